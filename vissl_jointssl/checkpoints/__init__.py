@@ -1,0 +1,40 @@
+"""The checkpoint door: what one stage hands to the next, and what training hands to export and evaluation.
+
+VISSL's training checkpoint is a nested dictionary; this door reads it without VISSL, never runs code found in a
+file, and refuses a hand-over between stages that would be silently wrong.
+
+Trunk names are VISSL's own, without the prefix that its feature extractor adds: ``_feature_blocks.conv1.weight``,
+``_feature_blocks.layer1.0.conv1.weight``; and ours: ``slice_projection.*``, ``volume_encoder.*``, ``mask_token``.
+"""
+
+from vissl_jointssl.checkpoints.finding import damaged_checkpoints, is_finished, newest_checkpoint
+from vissl_jointssl.checkpoints.handing_over import hand_over
+from vissl_jointssl.checkpoints.reading import (
+    RECORD_HOOK,
+    SLICE_ENCODER_PREFIX,
+    SLICE_PROJECTION,
+    VOLUME_ENCODER_PREFIX,
+    Checkpoint,
+    read_checkpoint,
+    sha256,
+)
+from vissl_jointssl.checkpoints.record import CheckpointError, StageRecord
+from vissl_jointssl.checkpoints.writing import save_atomically, write_atomically
+
+__all__ = [
+    "RECORD_HOOK",
+    "SLICE_ENCODER_PREFIX",
+    "SLICE_PROJECTION",
+    "VOLUME_ENCODER_PREFIX",
+    "Checkpoint",
+    "CheckpointError",
+    "StageRecord",
+    "damaged_checkpoints",
+    "hand_over",
+    "is_finished",
+    "newest_checkpoint",
+    "read_checkpoint",
+    "save_atomically",
+    "sha256",
+    "write_atomically",
+]
