@@ -251,7 +251,7 @@ def write_manifest(path: Path | str, entries: Iterable[Entry]) -> Manifest:
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".manifest-")
     temporary = Path(name)
     try:
-        with open(descriptor, "wb") as file:
+        with os.fdopen(descriptor, "wb") as file:
             file.write(text.getvalue().encode("utf-8"))
             file.flush()
             os.fsync(file.fileno())

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vissl_jointssl.preparation.errors import PreparationError
+from vissl_jointssl.preparation.recipe import Options, Recipe, Source
+
+
+def recipe(options: Options | None = None, **source: object) -> Recipe:
+    facts = {"id": "a", "path": "a.nii", "patient": "p", **source}
+    return Recipe("set", Path(), (Source(**facts),), options or Options())
+
+
+def test_a_plain_recipe_is_sound():
+    recipe().check()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"slice_axis": "axal"}, "slice_axis is 'axal', expected one of axial"),
+        ({"spacing": (1.0, 0.0, 1.0)}, r"spacing is \(1.0, 0.0, 1.0\), expected millimetres above 0"),
+        ({"tile_size": (8, 8, 8), "tile_stride": (8, 9, 8)}, r"tile_stride is \(8, 9, 8\), expected 1 to tile_size"),
+        ({"tile_stride": (8, 9, 8)}, "tile_stride is set without tile_size"),
+        ({"minimum_foreground": 1.0}, "minimum_foreground is 1.0, expected a share"),
+        ({"ct_window": (5.0, 5.0)}, r"ct_window is \(5.0, 5.0\), expected \(low, high\) in HU"),
+        ({"percentiles": (99.0, 1.0)}, r"percentiles is \(99.0, 1.0\), expected"),
+    ],
+)
+def test_faulty_options_are_named(options, message):
+    with pytest.raises(PreparationError, match=message):
+        recipe(Options(**options)).check()
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({"id": "../a"}, "source id '../a' cannot name a file"),
+        ({"id": ""}, "source id '' cannot name a file"),
+        ({"kind": "movie"}, "has kind 'movie', expected one of volume, image"),
+        ({"split": "tran"}, "has split 'tran', expected one of train, val, test"),
+        ({"kind": "image", "label_path": "b.png"}, "is an image with a label map"),
+    ],
+)
+def test_faulty_sources_are_named(source, message):
+    with pytest.raises(PreparationError, match=message):
+        recipe(**source).check()
+
+
+def test_all_faults_come_at_once():
+    source = Source("a", "a.nii", "p")
+    faulty = Recipe("set", Path(), (source, source), Options(slice_axis="x"), test_share=1.0)
+    with pytest.raises(PreparationError, match="occurs 2 times") as error:
+        faulty.check()
+    assert "slice_axis is 'x'" in str(error.value)
+    assert "validation_share and test_share are (0.0, 1.0)" in str(error.value)
+    with pytest.raises(PreparationError, match="there is no source"):
+        Recipe("set", Path(), ()).check()
