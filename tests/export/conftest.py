@@ -1,0 +1,67 @@
+"""One training checkpoint of a real ResNet-50 for all export tests; it takes 100 MB, so it is made once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor
+
+from vissl_jointssl.checkpoints import StageRecord
+
+RECORD = StageRecord(
+    stage=3,
+    flavour="swav",
+    parent="ab" * 32,
+    parent_stage=2,
+    slice_embedding_width=3904,
+    embedding_width=640,
+    levels=("res1", "res2", "res3", "res4", "res5"),
+    manifest="cd" * 32,
+    version="0.1.0",
+)
+
+
+@pytest.fixture(scope="session")
+def f_intra() -> dict[str, Tensor]:
+    """Weights of a ResNet-50 by torchvision's names, whose BatchNorms have seen data (no two statistics are equal)."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        weights = torchvision.models.resnet50(weights=None).state_dict()
+        for name, weight in weights.items():
+            if name.endswith(("running_mean", "bias")):
+                weight.normal_(std=0.1)
+            elif name.endswith("running_var"):
+                weight.uniform_(0.5, 2)
+    return {name: weight for name, weight in weights.items() if not name.startswith("fc.")}
+
+
+@pytest.fixture(scope="session")
+def content(f_intra: dict[str, Tensor]) -> dict[str, Any]:
+    """A stage 3 checkpoint as VISSL nests it (vissl/hooks/log_hooks.py:450)."""
+    trunk = {f"_feature_blocks.{name}": weight for name, weight in f_intra.items()}
+    trunk |= {"slice_projection.weight": torch.ones(640, 3904), "mask_token": torch.zeros(640)}
+    return {
+        "phase_idx": 99,
+        "iteration": 1200,
+        "iteration_num": 11,
+        "train_phase_idx": 99,
+        "loss": {},
+        "type": "consolidated",
+        "classy_state_dict": {
+            "base_model": {"model": {"trunk": trunk, "heads": {"0.prototypes0.weight": torch.ones(3, 2)}}, "meta": {}},
+            "hooks": {"StagedTrainingHook": {"record": RECORD.to_dict()}},
+        },
+    }
+
+
+@pytest.fixture(scope="session")
+def checkpoint(content: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    path = tmp_path_factory.mktemp("run") / "model_final_checkpoint_phase99.torch"
+    torch.save(content, path)
+    yield path
+    path.unlink()
