@@ -1,0 +1,110 @@
+"""The trunk that both worlds share."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from vissl.config import AttrDict
+from vissl.models.trunks import get_model_trunk
+from vissl.utils.hydra_config import compose_hydra_configuration, convert_to_attrdict
+
+import vissl_jointssl.plugin  # noqa: F401 - makes VISSL importable
+from vissl_jointssl.models.volume_encoder import volume_embedding
+
+
+@pytest.fixture(scope="module")
+def stock_config() -> AttrDict:
+    _, config = convert_to_attrdict(
+        compose_hydra_configuration(["config=pretrain/swav/swav_8node_resnet"]), dump_config=False
+    )
+    return config.MODEL
+
+
+def _trunk(stock_config: AttrDict, **section: object) -> torch.nn.Module:
+    config = copy.deepcopy(stock_config)
+    config.TRUNK["JOINT_SSL"] = AttrDict(section)
+    torch.manual_seed(0)
+    return get_model_trunk("joint_trunk")(config, "joint_trunk")
+
+
+@pytest.fixture(scope="module")
+def volumes() -> torch.Tensor:
+    return torch.rand(2, 4, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def test_its_resnet_keys_are_the_stock_trunks_keys(stock_config: AttrDict) -> None:
+    stock = get_model_trunk("resnet")(stock_config, "resnet").state_dict()
+    ours = _trunk(stock_config, STAGE=3).state_dict()
+    shared = {name for name in ours if name.startswith("_feature_blocks.")}
+    assert shared == set(stock)
+    assert {name.split(".")[0] for name in set(ours) - shared} == {"slice_projection", "volume_encoder"}
+
+
+def test_no_name_would_put_a_weight_among_visslls_head_parameters(stock_config: AttrDict) -> None:
+    # vissl/utils/optimizer_helper.py sorts by the substring "head", vissl/utils/checkpoint.py:875 by "pos_embedding".
+    names = [name for name, _ in _trunk(stock_config, STAGE=2).named_modules()]
+    names += [name for name, _ in _trunk(stock_config, STAGE=2).named_parameters()]
+    assert not [name for name in names if "head" in name or "pos_embedding" in name]
+
+
+def test_stage_3_gives_unit_volume_embeddings(stock_config: AttrDict, volumes: torch.Tensor) -> None:
+    trunk = _trunk(stock_config, STAGE=3).eval()
+    (embeddings,) = trunk(volumes)
+    assert embeddings.shape == (2, 640)
+    torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(2))
+
+
+def test_features_come_in_the_order_they_are_asked_for(stock_config: AttrDict, volumes: torch.Tensor) -> None:
+    trunk = _trunk(stock_config).eval()
+    slices, volume = trunk(volumes, ["slices", "volume"])
+    assert slices.shape == (2, 4, 640)
+    torch.testing.assert_close(volume, volume_embedding(slices))
+
+
+def test_a_padded_volume_is_encoded_as_without_padding(stock_config: AttrDict, volumes: torch.Tensor) -> None:
+    trunk = _trunk(stock_config, STAGE=3).eval()
+    padding = torch.full((2, 3, 1, 32, 32), float("nan"))
+    (padded,) = trunk(torch.cat([volumes, padding], dim=1))
+    torch.testing.assert_close(padded, trunk(volumes)[0], atol=1e-5, rtol=0)
+
+
+def test_stage_2_targets_are_the_frozen_embeddings_and_only_hidden_slices_are_masked(
+    stock_config: AttrDict, volumes: torch.Tensor
+) -> None:
+    trunk = _trunk(stock_config, STAGE=2).train()
+    (masked,) = trunk(volumes)
+    assert masked.target.shape == (2, 4, 3904)
+    assert not masked.target.requires_grad
+    assert masked.mask.sum(dim=1).tolist() == [1, 1]
+    # each of the five levels is a unit vector
+    torch.testing.assert_close(masked.target.norm(dim=-1), torch.full((2, 4), 5**0.5))
+
+
+def test_stage_2_trains_everything_but_the_resnet(stock_config: AttrDict, volumes: torch.Tensor) -> None:
+    trunk = _trunk(stock_config, STAGE=2).train()
+    before = {name: value.clone() for name, value in trunk.state_dict().items() if name.startswith("_feature_blocks.")}
+    trunk(volumes)[0].outputs.square().sum().backward()
+    trainable = {name for name, parameter in trunk.named_parameters() if parameter.grad is not None}
+    assert {name.split(".")[0] for name in trainable} == {"slice_projection", "volume_encoder", "mask_token"}
+    assert all(parameter.grad is not None for parameter in trunk.parameters() if parameter.requires_grad)
+    for name, value in before.items():
+        assert torch.equal(trunk.state_dict()[name], value), name
+
+
+def test_an_image_batch_is_refused(stock_config: AttrDict) -> None:
+    with pytest.raises(ValueError, match=r"takes volumes \(B, F, C, H, W\); got a tensor of shape \(2, 3, 32, 32\)"):
+        _trunk(stock_config)(torch.rand(2, 3, 32, 32))
+
+
+def test_an_unknown_feature_answers_with_the_nearest(stock_config: AttrDict, volumes: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match=r"no feature 'volumes'; did you mean volume\?"):
+        _trunk(stock_config).eval()(volumes, ["volumes"])
+
+
+def test_an_unknown_option_answers_with_the_nearest(stock_config: AttrDict) -> None:
+    with pytest.raises(ValueError, match=r"MASK_RATO is read by nothing; did you mean MASK_RATIO\?"):
+        _trunk(stock_config, MASK_RATO=0.1)
+    with pytest.raises(ValueError, match=r"VOLUME_ENCODER\.downsamples is read by nothing; did you mean downsample"):
+        _trunk(stock_config, VOLUME_ENCODER={"downsamples": [1]})

@@ -1,0 +1,23 @@
+"""Drop-in for VISSL's program of this name: any stock or jointssl config, from any working directory.
+
+python tools/run_distributed_engines.py config=jointssl/stage1_swav config.CHECKPOINT.DIR=runs/stage1
+"""
+
+import os
+import sys
+from pathlib import Path
+
+# The checkout wins over an installed copy, here and in every process that this one starts.
+ROOT = str(Path(__file__).resolve().parents[1])
+if ROOT not in sys.path:
+    sys.path.insert(0, ROOT)
+if ROOT not in os.environ.get("PYTHONPATH", "").split(os.pathsep):
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH")]))
+
+# At the top, not below: spawned ranks and loader workers run this file again, and need the plugin before VISSL.
+import vissl_jointssl.plugin  # noqa: E402, F401
+
+if __name__ == "__main__":
+    from vissl_jointssl.plugin.launch import command_line
+
+    command_line()

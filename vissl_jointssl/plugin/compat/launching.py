@@ -1,0 +1,118 @@
+"""Starting the ranks of one node: failures and interrupts reach the caller, and every process knows the plugin."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+from collections.abc import Callable
+from pathlib import PurePath
+from typing import Any
+
+import torch
+from classy_vision.hooks import ClassyHook
+from iopath.common.file_io import g_pathmgr
+from vissl.config import AttrDict
+from vissl.utils import distributed_launcher
+from vissl.utils.checkpoint import get_checkpoint_folder, get_resume_checkpoint, is_training_finished
+from vissl.utils.env import set_env_vars
+from vissl.utils.logger import setup_logging, shutdown_logging
+from vissl.utils.misc import get_dist_run_id
+from vissl.utils.slurm import get_node_id
+
+from vissl_jointssl.plugin.compat.patching import replace_everywhere
+
+HookGenerator = Callable[[Any], list[ClassyHook]]
+
+_vissl_launch_distributed = distributed_launcher.launch_distributed
+_ENGINES_WITHOUT_TRAINING = ("extract_features", "extract_cluster")
+
+
+def replace_launch_distributed() -> None:
+    """``vissl/utils/distributed_launcher.py:161`` formats its error message wrongly and drops Ctrl-C (by design).
+
+    The replacement also spawns a function of this package: what a spawned rank unpickles first then imports the
+    plugin, and with it every other replacement, whatever program started the run.
+    """
+    replace_everywhere(_vissl_launch_distributed, launch_distributed)
+
+
+def preload_plugin_in_workers() -> None:
+    """Data loader workers come from a fork server (VISSL's default), which starts without the plugin.
+
+    They unpickle VISSL's data set first, whose import needs the replacements. Loaded once in the fork server, the
+    plugin is in every worker, and a worker starts in a fraction of a second.
+    """
+    multiprocessing.set_forkserver_preload(["__main__", "vissl_jointssl.plugin"])
+
+
+def launch_distributed(cfg: AttrDict, node_id: int, engine_name: str, hook_generator: HookGenerator) -> None:
+    """Run an engine on this node, one process per rank, and wait for it.
+
+    Args:
+        cfg: The run's config (``cfg.config`` of what Hydra composed).
+        node_id: Which of ``DISTRIBUTED.NUM_NODES`` nodes this is, from 0; SLURM's own number wins.
+        engine_name: ``train``, ``extract_features``, ``extract_cluster`` or one of the plugin's.
+        hook_generator: Called in every rank; must be importable by name.
+
+    Raises:
+        FileNotFoundError: If the file to start the weights from does not exist.
+        Exception: Whatever a rank raised; with several ranks, with its traceback as text.
+    """
+    setup_logging(__name__)
+    node_id = get_node_id(node_id)
+    run_id = get_dist_run_id(cfg, cfg.DISTRIBUTED.NUM_NODES)
+    set_env_vars(local_rank=0, node_id=node_id, cfg=cfg)
+    folder = get_checkpoint_folder(cfg)
+    trains = engine_name not in _ENGINES_WITHOUT_TRAINING
+    if trains and is_training_finished(cfg, checkpoint_folder=folder):
+        logging.info(f"Training already succeeded on node: {node_id}, exiting.")
+        return
+    checkpoint = _checkpoint_to_resume(cfg, folder) if trains else None
+    weights = cfg.MODEL.WEIGHTS_INIT.PARAMS_FILE
+    if checkpoint is None and weights and not g_pathmgr.exists(weights):
+        raise FileNotFoundError(
+            f"config.MODEL.WEIGHTS_INIT.PARAMS_FILE={weights} does not exist; name a checkpoint to start from"
+        )
+    distributed_launcher._copy_to_local(cfg)
+    try:
+        arguments = (cfg, node_id, run_id, engine_name, checkpoint, folder, hook_generator)
+        if cfg.DISTRIBUTED.NUM_NODES * cfg.DISTRIBUTED.NUM_PROC_PER_NODE > 1:
+            _spawn_ranks(cfg.DISTRIBUTED.NUM_PROC_PER_NODE, arguments)
+        else:
+            run_rank(0, *arguments)
+    finally:
+        distributed_launcher._cleanup_local_dir(cfg)
+    logging.info("All Done!")
+    shutdown_logging()
+
+
+def run_rank(local_rank: int, *arguments: Any) -> None:
+    """Run the engine as one rank; importing this function is what brings the plugin into a spawned process."""
+    distributed_launcher._distributed_worker(local_rank, *arguments)
+
+
+def _checkpoint_to_resume(cfg: AttrDict, folder: str) -> str | None:
+    """The checkpoint that training goes on from, or None.
+
+    VISSL takes any ``*.torch`` file for a checkpoint and then names ``<folder>/None``, which it fails to read.
+    """
+    symlink = f"{folder}/checkpoint.torch"
+    if cfg.CHECKPOINT.USE_SYMLINK_CHECKPOINT_FOR_RESUME and g_pathmgr.exists(symlink):
+        return symlink
+    found = get_resume_checkpoint(cfg, checkpoint_folder=folder)
+    if found is not None and PurePath(found).name == "None":
+        logging.info(f"No training checkpoint among the .torch files of {folder}; starting from the beginning")
+        return None
+    return found
+
+
+def _spawn_ranks(ranks: int, arguments: tuple) -> None:
+    """Run all ranks of this node; when one fails or the user interrupts, none is left behind."""
+    context = torch.multiprocessing.spawn(run_rank, nprocs=ranks, args=arguments, daemon=False, join=False)
+    try:
+        while not context.join():
+            pass
+    finally:
+        for process in context.processes:
+            if process.is_alive():
+                process.terminate()

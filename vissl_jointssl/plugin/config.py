@@ -1,0 +1,306 @@
+"""Checks and completes the config of a run that has a `JOINT_SSL` section, before VISSL starts.
+
+Called between VISSL's own inference and the launch. Everything that can be known without a training step is found
+here and reported at once; and what VISSL fills in only for its own losses, by their names
+(vissl/utils/hydra_config.py:345), is filled in for ours. A stock config passes through untouched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import vissl.config
+from omegaconf import DictConfig, OmegaConf
+from vissl.config import AttrDict
+
+from vissl_jointssl import __version__
+from vissl_jointssl.checkpoints import (
+    SLICE_ENCODER_PREFIX,
+    VOLUME_ENCODER_PREFIX,
+    Checkpoint,
+    CheckpointError,
+    StageRecord,
+    hand_over,
+    read_checkpoint,
+    sha256,
+)
+from vissl_jointssl.manifest import Manifest, ManifestError, read_manifest
+from vissl_jointssl.models.slice_encoder import embedding_width
+from vissl_jointssl.plugin.options import RunOptions, TrunkOptions, read_options
+from vissl_jointssl.plugin.slice_dataset import SliceDataset
+from vissl_jointssl.plugin.volume_dataset import VolumeDataset
+from vissl_jointssl.plugin.volume_views import read_view_recipe
+from vissl_jointssl.spelling import nearest
+
+OUR_SOURCES: dict[str, type[VolumeDataset | SliceDataset]] = {
+    "volume_dataset": VolumeDataset,
+    "slice_dataset": SliceDataset,
+}
+VIEW_TRANSFORMS = ("volume_views", "volume_centre_view")
+TRUNK_SECTION = "MODEL.TRUNK.JOINT_SSL"
+STAGE_PARTS = {  # stage: what its trunk and its loss must be called
+    1: ("resnet", "swav_loss"),
+    2: ("joint_trunk", "masked_embedding_loss"),
+    3: ("joint_trunk", "inter_swav_loss"),
+}
+# Keys of ours inside VISSL's sections, beside `JOINT_SSL` and `MODEL.TRUNK.JOINT_SSL`.
+OUR_KEYS = {
+    "JOINT_SSL",
+    TRUNK_SECTION,
+    "DATA.TRAIN.SPLITS",
+    "DATA.TEST.SPLITS",
+    "LOSS.inter_swav_loss",
+    "LOSS.masked_embedding_loss",
+    "MODEL._MODEL_INIT_SEED",  # VISSL's own, written by its inference
+}
+
+
+class ConfigError(ValueError):
+    """A config cannot be run; the message lists every fault found in it."""
+
+    def __init__(self, faults: list[str]) -> None:
+        self.faults = faults
+        listed = "".join(f"\n  - {fault}" for fault in faults)
+        super().__init__(f"the config has {len(faults)} fault{'s' if len(faults) != 1 else ''}:{listed}")
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """What a run is and starts from, as far as the config says."""
+
+    run: RunOptions
+    trunk: TrunkOptions
+    parent: Checkpoint | None
+
+
+def prepare(cfg: AttrDict) -> AttrDict:
+    """Check a composed config and complete it in place.
+
+    Raises:
+        ConfigError: With every fault, each naming its key or file and the next step.
+    """
+    if "JOINT_SSL" not in cfg:
+        return cfg
+    faults = [
+        f"config.{path} is read by nothing{nearest(key, known)}"
+        for path, key, known in unknown_keys(cfg, _vissl_defaults())
+    ]
+    run, run_faults = read_options(RunOptions, cfg.JOINT_SSL, "JOINT_SSL")
+    trunk, trunk_faults = read_options(TrunkOptions, cfg.MODEL.TRUNK.get("JOINT_SSL", {}), TRUNK_SECTION)
+    faults += run_faults + trunk_faults
+    parent, parent_faults = _read_parent(cfg)
+    manifests, data_faults = _read_data(cfg)
+    faults += parent_faults + data_faults + _view_faults(cfg)
+    if not run_faults:
+        stage = _Stage(run, trunk, parent)
+        if run.purpose == "evaluate":
+            faults += _complete_evaluation(cfg, stage, manifests)
+        else:
+            faults += _complete_stage(cfg, stage, manifests)
+    if faults:
+        raise ConfigError(faults)
+    return cfg
+
+
+def refuse_missing_values(composed: DictConfig) -> None:
+    """Stop before VISSL takes its own defaults for what only the user can say, such as `.` for the run's folder.
+
+    Our YAMLs mark these keys with `???`; merged over a default of VISSL's, the mark is lost.
+
+    Raises:
+        ConfigError: Naming every such key.
+    """
+    config = composed.config
+    if "JOINT_SSL" not in config:
+        return
+    missing = []
+    if config.CHECKPOINT.DIR in (".", ""):
+        missing.append("config.CHECKPOINT.DIR is not set; give a folder of the run's own")
+    for split in ("TRAIN", "TEST") if config.TEST_MODEL else ("TRAIN",):
+        if set(config.DATA[split].DATA_SOURCES) & set(OUR_SOURCES) and not config.DATA[split].DATA_PATHS:
+            missing.append(
+                f"config.DATA.{split}.DATA_PATHS is not set; give [folder/manifest.csv], as `jointssl prepare` wrote it"
+            )
+    if config.JOINT_SSL.get("STAGE") != 1 and not config.MODEL.WEIGHTS_INIT.PARAMS_FILE:
+        missing.append(
+            "config.MODEL.WEIGHTS_INIT.PARAMS_FILE is not set; give the last checkpoint of the stage before, "
+            "model_final_checkpoint_phase*.torch"
+        )
+    if missing:
+        raise ConfigError(missing)
+
+
+def unknown_keys(
+    cfg: Mapping[str, Any], known: Mapping[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, str, list[str]]]:
+    """Keys of a config that neither VISSL's defaults nor we know: `(path, key, keys known there)`.
+
+    A section that VISSL leaves empty is free for any key.
+    """
+    for key, value in cfg.items():
+        path = f"{prefix}{key}"
+        if path in OUR_KEYS:
+            continue
+        if key not in known:
+            ours = [name.rsplit(".", 1)[-1] for name in OUR_KEYS if name.rpartition(".")[0] == prefix.rstrip(".")]
+            yield path, key, [*known, *ours]
+        elif isinstance(value, Mapping) and isinstance(known[key], Mapping) and known[key]:
+            yield from unknown_keys(value, known[key], f"{path}.")
+
+
+@cache
+def _vissl_defaults() -> dict[str, Any]:
+    defaults = OmegaConf.load(Path(vissl.config.__file__).parent / "defaults.yaml")
+    plain: Any = OmegaConf.to_container(defaults)
+    return dict(plain["config"])
+
+
+def _read_parent(cfg: AttrDict) -> tuple[Checkpoint | None, list[str]]:
+    path = cfg.MODEL.WEIGHTS_INIT.PARAMS_FILE
+    if not path:
+        return None, []
+    try:
+        return read_checkpoint(path), []
+    except CheckpointError as error:
+        return None, [f"config.MODEL.WEIGHTS_INIT.PARAMS_FILE: {error}"]
+
+
+def _read_data(cfg: AttrDict) -> tuple[list[Manifest], list[str]]:
+    """Open every data source of ours as training will, so that what is wrong with a file is known before."""
+    manifests, faults = [], []
+    for split in ["TRAIN", "TEST"] if cfg.TEST_MODEL else ["TRAIN"]:
+        section = cfg.DATA[split]
+        for source, path in zip(section.DATA_SOURCES, section.DATA_PATHS, strict=False):
+            if source not in OUR_SOURCES:
+                continue
+            try:
+                manifest = read_manifest(path)
+                manifest.check_files()
+                samples = len(OUR_SOURCES[source](cfg, path, split, "", source))
+            except ManifestError as error:
+                faults.append(f"config.DATA.{split}.DATA_PATHS: {error}")
+                continue
+            manifests.append(manifest)
+            step = section.BATCHSIZE_PER_REPLICA * cfg.DISTRIBUTED.NUM_PROC_PER_NODE * cfg.DISTRIBUTED.NUM_NODES
+            if section.DROP_LAST and samples < step:
+                faults.append(
+                    f"one step takes {step} samples and {path} has {samples}, so an epoch would have no step; "
+                    f"lower config.DATA.{split}.BATCHSIZE_PER_REPLICA"
+                )
+    return manifests, faults
+
+
+def _view_faults(cfg: AttrDict) -> list[str]:
+    faults = []
+    for split in ("TRAIN", "TEST"):
+        for transform in cfg.DATA[split].TRANSFORMS:
+            if transform["name"] in VIEW_TRANSFORMS:
+                arguments = {key: value for key, value in transform.items() if key not in ("name", "total_num_crops")}
+                try:
+                    read_view_recipe(arguments)
+                except ValueError as error:
+                    faults.append(f"DATA.{split}.TRANSFORMS, {transform['name']}: {error}")
+    return faults
+
+
+def _complete_evaluation(cfg: AttrDict, stage: _Stage, manifests: list[Manifest]) -> list[str]:
+    """The parts of a trunk are what its checkpoint says, and the classes what the manifests say."""
+    classes = max((entry.label + 1 for one in manifests for entry in one.entries if entry.label is not None), default=0)
+    for name, arguments in cfg.MODEL.HEAD.PARAMS:
+        if name == "eval_mlp" and arguments["dims"][-1] is None:
+            arguments["dims"][-1] = classes
+    if stage.parent is None:
+        return []
+    prefixes = [SLICE_ENCODER_PREFIX]
+    if cfg.MODEL.TRUNK.NAME == "joint_trunk":
+        prefixes.append(VOLUME_ENCODER_PREFIX)
+        record = stage.parent.record
+        if record is not None and record.levels is not None:
+            cfg.MODEL.TRUNK["JOINT_SSL"] = AttrDict(_trunk_section(record))
+    return [
+        f"{stage.parent.path} has no weights called {prefix}*, which {cfg.MODEL.TRUNK.NAME} needs; "
+        "give a checkpoint of stage 2 or 3"
+        for prefix in prefixes
+        if not any(name.startswith(prefix) for name in stage.parent.trunk)
+    ]
+
+
+def _complete_stage(cfg: AttrDict, stage: _Stage, manifests: list[Manifest]) -> list[str]:
+    run, trunk, parent = stage.run, stage.trunk, stage.parent
+    assert run.stage is not None  # RunOptions.faults
+    trunk_name, loss_name = STAGE_PARTS[run.stage]
+    faults = []
+    if trunk_name != cfg.MODEL.TRUNK.NAME:
+        faults.append(f"MODEL.TRUNK.NAME is {cfg.MODEL.TRUNK.NAME!r}; stage {run.stage} trains {trunk_name!r}")
+    if loss_name != cfg.LOSS.name:
+        faults.append(
+            f"LOSS.name is {cfg.LOSS.name!r}; stage {run.stage} of flavour {run.flavour} trains {loss_name!r}"
+        )
+    record = StageRecord(
+        stage=run.stage,
+        flavour=run.flavour,
+        manifest=manifests[0].fingerprint() if manifests else None,
+        version=__version__,
+    )
+    if run.stage > 1 and not any(level for level in trunk.faults()):
+        record = replace(
+            record,
+            levels=trunk.levels,
+            slice_embedding_width=embedding_width(trunk.levels),
+            embedding_width=trunk.embedding_width,
+            volume_encoder=dict(trunk.volume_encoder),
+        )
+        cfg.MODEL.TRUNK["JOINT_SSL"] = AttrDict(
+            {**_trunk_section(record), "STAGE": run.stage, "MASK_RATIO": trunk.mask_ratio}
+        )
+        faults += _hand_over_faults(record, run, parent)
+    if parent is not None:
+        record = replace(
+            record, parent=sha256(parent.path), parent_stage=parent.record.stage if parent.record else None
+        )
+    if run.stage == 3 and not faults:
+        faults += _complete_inter_swav(cfg, trunk)
+    cfg.JOINT_SSL["RECORD"] = record.to_dict()
+    return faults
+
+
+def _hand_over_faults(record: StageRecord, run: RunOptions, parent: Checkpoint | None) -> list[str]:
+    if parent is None:
+        return []  # unset or unreadable, and said so
+    try:
+        hand_over(parent, record, skip_stage_2=run.skip_stage_2, allow_unrecorded=run.allow_unrecorded_parent)
+    except CheckpointError as error:
+        return [str(error)]
+    return []
+
+
+def _complete_inter_swav(cfg: AttrDict, trunk: TrunkOptions) -> list[str]:
+    """What VISSL infers for `swav_loss`, for `inter_swav_loss`."""
+    name, arguments = cfg.MODEL.HEAD.PARAMS[0]
+    if name != "swav_head" or len(cfg.MODEL.HEAD.PARAMS) != 1:
+        return [f"MODEL.HEAD.PARAMS is {cfg.MODEL.HEAD.PARAMS}; inter_swav_loss takes one swav_head"]
+    if arguments["dims"][0] != trunk.embedding_width:
+        return [
+            f"swav_head's dims begin with {arguments['dims'][0]}, but volumes have width {trunk.embedding_width}; "
+            f"make config.MODEL.HEAD.PARAMS and config.{TRUNK_SECTION}.EMBEDDING_WIDTH agree"
+        ]
+    views = [item["total_num_crops"] for item in cfg.DATA.TRAIN.TRANSFORMS if item["name"] == "volume_views"]
+    if len(views) != 1:
+        return [f"DATA.TRAIN.TRANSFORMS has {len(views)} volume_views; stage 3 takes exactly one"]
+    loss = cfg.LOSS.inter_swav_loss
+    loss["num_views"] = views[0]
+    loss["embedding_width"] = arguments["dims"][-1]
+    outside = [view for view in loss.assign_views if not 0 <= view < views[0]]
+    return [f"LOSS.inter_swav_loss.assign_views names {outside}, but there are {views[0]} views"] if outside else []
+
+
+def _trunk_section(record: StageRecord) -> dict[str, Any]:
+    return {
+        "LEVELS": list(record.levels or ()),
+        "EMBEDDING_WIDTH": record.embedding_width,
+        "VOLUME_ENCODER": dict(record.volume_encoder or {}),
+    }

@@ -1,0 +1,59 @@
+"""`slice_dataset`: VISSL's data source for 2D work, every slice of every volume and every 2D image of a manifest.
+
+Stage 1 and slice evaluation read the same cache as the volume stages: no PNG export.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+
+import numpy as np
+from PIL import Image
+from vissl.config import AttrDict
+
+from vissl_jointssl.manifest import as_unit_interval, read_manifest
+from vissl_jointssl.plugin.volume_dataset import select_entries
+
+
+class SliceDataset:
+    """Slices and images as 8-bit RGB `PIL.Image`, so that VISSL's stock transforms apply.
+
+    Arguments, errors and contract are `VolumeDataset`'s. A slice carries the label of its volume.
+    """
+
+    def __init__(self, cfg: AttrDict, path: str, split: str, dataset_name: str, data_source: str) -> None:
+        self.manifest = read_manifest(path)
+        self.entries = select_entries(self.manifest, cfg, split, kinds=("volume", "image"))
+        counts = [entry.shape[0] if entry.kind == "volume" else 1 for entry in self.entries]
+        self.ends = list(itertools.accumulate(counts))  # index of the first slice after each entry
+
+    def __len__(self) -> int:
+        return self.ends[-1]
+
+    def num_samples(self) -> int:
+        """VISSL's name for the length."""
+        return len(self)
+
+    def locate(self, index: int) -> tuple[int, int]:
+        """Which entry, and which slice of it, a sample index means."""
+        entry = bisect.bisect_right(self.ends, index)
+        return entry, index - (self.ends[entry - 1] if entry else 0)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, bool]:
+        """One slice, and True: what cannot be read raises instead."""
+        position, offset = self.locate(index)
+        entry = self.entries[position]
+        pixels = self.manifest.open(entry)
+        if entry.kind == "volume":
+            pixels = pixels[offset]
+        levels = np.clip(np.rint(as_unit_interval(pixels) * 255), 0, 255).astype(np.uint8)
+        return Image.fromarray(levels).convert("RGB"), True
+
+    def get_labels(self) -> list[int]:
+        """One class per slice, for `LABEL_SOURCES: [torchvision_dataset]` (vissl/data/ssl_dataset.py:242)."""
+        labels = []
+        for entry in self.entries:
+            if entry.label is not None:
+                labels += [entry.label] * (entry.shape[0] if entry.kind == "volume" else 1)
+        return labels
