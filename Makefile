@@ -10,6 +10,7 @@ INSTALLED := $(VENV)/.installed
 help:  ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
 
+# Bytecode is compiled once, here: a run starts up to six Python processes, on systems that never write it too.
 # The stamp is older than what it was made from only when that changed, so a second `make setup` does nothing.
 $(INSTALLED): requirements.lock.txt setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || \
@@ -18,7 +19,7 @@ $(INSTALLED): requirements.lock.txt setup.py
 		{ echo "Python's venv module is missing; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet "$$(grep '^uv==' requirements.lock.txt)"
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -r requirements.lock.txt
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --no-deps -r requirements.lock.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 

@@ -8,21 +8,18 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-VERSION = {}
-exec(  # noqa: S102 - reads our own version without importing the package's dependencies
-    next(line for line in Path("vissl_jointssl/__init__.py").read_text().splitlines() if line.startswith("__version__")),
-    VERSION,
-)
+PACKAGE = Path("vissl_jointssl/__init__.py").read_text(encoding="utf-8")
+VERSION = next(line.split('"')[1] for line in PACKAGE.splitlines() if line.startswith("__version__"))
 
 setup(
     name="vissl_jointssl",
-    version=VERSION["__version__"],
+    version=VERSION,
     description="Joint 2D and 3D self-supervised pre-training for medical images, as a VISSL plugin",
     long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.11,<3.13",
-    packages=find_packages(include=["vissl_jointssl*"]) + ["vissl_jointssl.configs"],
+    packages=[*find_packages(include=["vissl_jointssl*"]), "vissl_jointssl.configs"],
     package_dir={"vissl_jointssl.configs": "configs"},
     package_data={"vissl_jointssl": ["py.typed"], "vissl_jointssl.configs": ["**/*.yaml"]},
     install_requires=[

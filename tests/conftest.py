@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
+from vissl_jointssl.checkpoints import is_finished, sha256
 from vissl_jointssl.manifest import Entry, write_manifest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,7 +36,7 @@ def engine(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
             cwd=tmp_path,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             timeout=timeout,
         )
 
@@ -70,17 +74,96 @@ def tiny_manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 spacing=(2.0, 1.0, 1.0),
                 shape=array.shape,
                 dtype="uint16",
-                sha256=_sha256(path),
+                sha256=sha256(path),
             )
         )
     write_manifest(folder / "manifest.csv", entries)
     return folder / "manifest.csv"
 
 
-def _sha256(path: Path) -> str:
-    import hashlib
+# --- the three stages at toy size
 
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+VIEWS = ["config.DATA.TRAIN.TRANSFORMS.0.size=[32,32]", "config.DATA.TRAIN.TRANSFORMS.0.num_slices=6"]
+CHECKPOINT_SECONDS = 240
+
+
+@pytest.fixture(scope="session")
+def recipe(tiny_manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The paper's three stages at toy size: 2 epochs each, 2 ranks with 2 volumes each."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    content = {
+        "run": str(folder / "run"),
+        "manifest": str(tiny_manifest),
+        "device": "cpu",
+        "processes": 2,
+        "overrides": [
+            "config.OPTIMIZER.num_epochs=2",
+            "config.CHECKPOINT.CHECKPOINT_FREQUENCY=1",
+            "config.DATA.NUM_DATALOADER_WORKERS=1",
+            "config.LOG_FREQUENCY=1",
+        ],
+        "stages": [
+            {
+                "config": "jointssl/stage1_swav",
+                "overrides": [
+                    "config.DATA.TRAIN.BATCHSIZE_PER_REPLICA=8",
+                    "config.DATA.TRAIN.TRANSFORMS.0.size_crops=[32,16]",
+                    "config.MODEL.TEMP_FROZEN_PARAMS_ITER_MAP=[[module.heads.0.prototypes0.weight,1]]",
+                ],
+            },
+            {"config": "jointssl/stage2_swav", "overrides": [*VIEWS, "config.DATA.TRAIN.BATCHSIZE_PER_REPLICA=2"]},
+            {
+                "config": "jointssl/stage3_swav",
+                "overrides": [
+                    *VIEWS,
+                    "config.DATA.TRAIN.BATCHSIZE_PER_REPLICA=2",
+                    "config.MODEL.HEAD.PARAMS=[[swav_head,{dims:[640],use_bn:False,num_clusters:[5]}]]",
+                    "config.MODEL.TEMP_FROZEN_PARAMS_ITER_MAP=[[module.heads.0.prototypes0.weight,1]]",
+                ],
+            },
+        ],
+    }
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.fixture(scope="session")
+def start_training() -> Callable[[Path], subprocess.Popen[str]]:
+    """Start `jointssl train` as a person does, in a session of its own, so that all of it can be killed."""
+
+    def start(recipe: Path) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "vissl_jointssl.cli", "train", str(recipe)],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            start_new_session=True,
+        )
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def trained(recipe: Path, start_training: Callable[[Path], subprocess.Popen[str]]) -> Path:
+    """A run whose every stage was killed with SIGKILL after its first epoch, and resumed by the same command."""
+    run = recipe.parent / "run"
+    for stage in (1, 2, 3):
+        process = start_training(recipe)
+        deadline = time.monotonic() + CHECKPOINT_SECONDS
+        # VISSL makes the link once the checkpoint is whole
+        while not (run / f"stage{stage}" / "checkpoint.torch").exists():
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < deadline, f"stage {stage} wrote no checkpoint"
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert not is_finished(run / f"stage{stage}"), "killed too late to prove anything"
+    process = start_training(recipe)
+    output, _ = process.communicate(timeout=CHECKPOINT_SECONDS)
+    assert process.returncode == 0, output
+    return run
 
 
 # --- stock VISSL

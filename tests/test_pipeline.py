@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -17,83 +15,7 @@ import torch
 import yaml
 from torchvision.models import resnet50
 
-from vissl_jointssl.checkpoints import Checkpoint, is_finished, newest_checkpoint, read_checkpoint, sha256
-
-VIEWS = ["config.DATA.TRAIN.TRANSFORMS.0.size=[32,32]", "config.DATA.TRAIN.TRANSFORMS.0.num_slices=6"]
-CHECKPOINT_SECONDS = 240
-
-
-@pytest.fixture(scope="session")
-def recipe(tiny_manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The paper's three stages at toy size: 2 epochs each, 2 ranks with 2 volumes each."""
-    folder = tmp_path_factory.mktemp("pipeline")
-    content = {
-        "run": str(folder / "run"),
-        "manifest": str(tiny_manifest),
-        "device": "cpu",
-        "processes": 2,
-        "overrides": [
-            "config.OPTIMIZER.num_epochs=2",
-            "config.CHECKPOINT.CHECKPOINT_FREQUENCY=1",
-            "config.DATA.NUM_DATALOADER_WORKERS=1",
-            "config.LOG_FREQUENCY=1",
-        ],
-        "stages": [
-            {
-                "config": "jointssl/stage1_swav",
-                "overrides": [
-                    "config.DATA.TRAIN.BATCHSIZE_PER_REPLICA=8",
-                    "config.DATA.TRAIN.TRANSFORMS.0.size_crops=[32,16]",
-                    "config.MODEL.TEMP_FROZEN_PARAMS_ITER_MAP=[[module.heads.0.prototypes0.weight,1]]",
-                ],
-            },
-            {"config": "jointssl/stage2_swav", "overrides": [*VIEWS, "config.DATA.TRAIN.BATCHSIZE_PER_REPLICA=2"]},
-            {
-                "config": "jointssl/stage3_swav",
-                "overrides": [
-                    *VIEWS,
-                    "config.DATA.TRAIN.BATCHSIZE_PER_REPLICA=2",
-                    "config.MODEL.HEAD.PARAMS=[[swav_head,{dims:[640],use_bn:False,num_clusters:[5]}]]",
-                    "config.MODEL.TEMP_FROZEN_PARAMS_ITER_MAP=[[module.heads.0.prototypes0.weight,1]]",
-                ],
-            },
-        ],
-    }
-    path = folder / "recipe.yaml"
-    path.write_text(yaml.safe_dump(content))
-    return path
-
-
-@pytest.fixture(scope="session")
-def trained(recipe: Path) -> Path:
-    """A run whose every stage was killed with SIGKILL after its first epoch, and resumed by the same command."""
-    run = recipe.parent / "run"
-    for stage in (1, 2, 3):
-        process = _start(recipe)
-        deadline = time.monotonic() + CHECKPOINT_SECONDS
-        # VISSL makes the link once the checkpoint is whole
-        while not (run / f"stage{stage}" / "checkpoint.torch").exists():
-            assert process.poll() is None, process.communicate()[0]
-            assert time.monotonic() < deadline, f"stage {stage} wrote no checkpoint"
-            time.sleep(0.02)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        assert not is_finished(run / f"stage{stage}"), "killed too late to prove anything"
-    process = _start(recipe)
-    output, _ = process.communicate(timeout=CHECKPOINT_SECONDS)
-    assert process.returncode == 0, output
-    return run
-
-
-def _start(recipe: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "vissl_jointssl.cli", "train", str(recipe)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+from vissl_jointssl.checkpoints import Checkpoint, newest_checkpoint, read_checkpoint, sha256
 
 
 def _last(run: Path, stage: int) -> Checkpoint:
@@ -143,21 +65,25 @@ def test_stage_3_hands_on_what_stage_2_learned_but_not_its_mask(trained: Path) -
     torch.testing.assert_close(prototypes.norm(dim=1), torch.ones(5), atol=1e-4, rtol=0)
 
 
-def test_a_finished_run_is_skipped_within_seconds(trained: Path, recipe: Path) -> None:
+def test_a_finished_run_is_skipped_within_seconds(
+    trained: Path, recipe: Path, start_training: Callable[[Path], subprocess.Popen[str]]
+) -> None:
     began = time.monotonic()
-    process = _start(recipe)
+    process = start_training(recipe)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0, output
     assert output.count("finished, skipped") == 3
     assert time.monotonic() - began < 30
 
 
-def test_a_changed_setting_is_refused_instead_of_mixed_in(trained: Path, recipe: Path) -> None:
+def test_a_changed_setting_is_refused_instead_of_mixed_in(
+    trained: Path, recipe: Path, start_training: Callable[[Path], subprocess.Popen[str]]
+) -> None:
     content = yaml.safe_load(recipe.read_text())
     content["stages"][1]["overrides"].append("config.SEED_VALUE=3")
     changed = recipe.with_name("changed.yaml")
     changed.write_text(yaml.safe_dump(content))
-    process = _start(changed)
+    process = start_training(changed)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "stage2 was made with other settings (overrides was" in output

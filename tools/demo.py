@@ -36,9 +36,9 @@ from vissl_jointssl.training import Recipe, machine_overrides, read_recipe, run_
 from vissl_jointssl.views import ViewRecipe, apply_view, draw_view, window
 
 ROOT = Path(__file__).resolve().parent.parent
-VIEW = ViewRecipe(size=(64, 64), num_slices=12)  # as configs/config/jointssl/demo
+VIEW = ViewRecipe(size=(48, 48), num_slices=12)  # as configs/config/jointssl/demo
 STAGE_NAMES = ("1, slices: SwAV", "2, masked slice embeddings", "3, volumes: clustering agreement")
-PROTOTYPES = (64, None, 16)
+PROTOTYPES = (16, None, 8)
 EVALUATIONS = {  # folder: (config, feature, what it is called in the report)
     "linear_slice": ("jointssl/demo/linear_slice", "res5avg", "slices: pooled res5 (2048)"),
     "linear_volume": ("jointssl/demo/linear_volume", "volume", "volumes: Z (640)"),

@@ -7,6 +7,9 @@ import os
 import sys
 from pathlib import Path
 
+# OpenMP threads that wait by spinning halve the speed beside a busy loader worker; read when PyTorch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 # The checkout wins over an installed copy, here and in every process that this one starts.
 ROOT = str(Path(__file__).resolve().parents[1])
 if ROOT not in sys.path:

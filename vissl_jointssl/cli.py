@@ -15,7 +15,7 @@ VERBS = {
         "vissl_jointssl.preparation.command",
         "turn a folder of scans and images into a cache and manifest.csv",
     ),
-    "train": ("vissl_jointssl.training_command", "run the stages of a recipe, skipping what is finished"),
+    "train": ("vissl_jointssl.training.command", "run the stages of a recipe, skipping what is finished"),
     "export": ("vissl_jointssl.export.command", "write a checkpoint's weights for another library, verified"),
 }
 

@@ -301,6 +301,15 @@ def test_more_clusters_than_images_are_refused_with_the_numbers():
         loss.cluster_memory()
 
 
+def test_a_cluster_that_lost_its_members_stays_where_it_was():
+    loss = DeepClusterV2Loss(_dcv2_config(images=4, clusters=(4,), crops=(0,)))
+    bank = torch.eye(4)[[0, 0, 1, 2]]  # two first centroids are the same, so one of them gets nothing
+    loss.local_memory_embeddings[0], loss.local_memory_index[:] = bank, torch.arange(4)
+    loss.cluster_memory()
+    torch.testing.assert_close(loss.centroids0.sort(dim=0).values, bank.sort(dim=0).values)
+    assert loss.assignments[0, 0] == loss.assignments[0, 1]
+
+
 def _kmeans_by_hand(points, centroids, iterations):
     """Spherical k-means, one point and one cluster at a time."""
     points, centroids = points.double().numpy(), centroids.double().numpy().copy()
@@ -669,7 +678,9 @@ def test_a_finished_training_is_not_run_again_but_features_are_extracted_beside_
     assert len(launched) == 1
 
 
-def test_training_resumes_from_the_newest_phase(run_config, launched, tmp_path):
+@pytest.mark.parametrize("iteration_frequency", [-1, 310])
+def test_training_resumes_from_the_newest_phase(run_config, launched, tmp_path, iteration_frequency):
+    run_config.CHECKPOINT.CHECKPOINT_ITER_FREQUENCY = iteration_frequency
     (tmp_path / "run").mkdir()
     for phase in (0, 1, 10):
         (tmp_path / f"run/model_phase{phase}.torch").touch()

@@ -28,6 +28,7 @@ from vissl_jointssl.plugin.failure import cause_of
 from vissl_jointssl.plugin.hooks import hook_generator
 from vissl_jointssl.plugin.search_path import register_search_path
 
+LAST_WORDS = "run_distributed_engines: "  # what follows, to the end, is why a run failed
 CPU_OVERRIDES = "config.MACHINE.DEVICE=cpu config.DISTRIBUTED.BACKEND=gloo"
 
 
@@ -155,10 +156,12 @@ def command_line() -> None:
 
 
 def _report_failure(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print the traceback as ever, then the one line that matters."""
-    sys.__excepthook__(kind, error, trace)
+    """Print the traceback as ever, then what matters; an error of ours for bad input says all there is to say."""
+    ours = kind.__module__.startswith("vissl_jointssl.")
+    if not ours:
+        sys.__excepthook__(kind, error, trace)
     sys.stdout.flush()
-    sys.stderr.write(f"run_distributed_engines: {cause_of(error)}\n")
+    sys.stderr.write(f"{LAST_WORDS}{error if ours else cause_of(error)}\n")
 
 
 if __name__ == "__main__":

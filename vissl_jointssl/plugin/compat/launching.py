@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
+import re
 from collections.abc import Callable
 from pathlib import PurePath
 from typing import Any
@@ -25,6 +27,7 @@ HookGenerator = Callable[[Any], list[ClassyHook]]
 
 _vissl_launch_distributed = distributed_launcher.launch_distributed
 _ENGINES_WITHOUT_TRAINING = ("extract_features", "extract_cluster")
+_PHASE_CHECKPOINT = re.compile(r"model_phase(\d+)\.torch")
 
 
 def replace_launch_distributed() -> None:
@@ -94,20 +97,29 @@ def run_rank(local_rank: int, *arguments: Any) -> None:
 def _checkpoint_to_resume(cfg: AttrDict, folder: str) -> str | None:
     """The checkpoint that training goes on from, or None.
 
-    VISSL takes any ``*.torch`` file for a checkpoint and then names ``<folder>/None``, which it fails to read.
+    VISSL takes any ``*.torch`` file for a checkpoint, looks for no ``model_phase*`` where checkpoints within an
+    epoch are asked for as well, and then names ``<folder>/None``, which it fails to read.
     """
     symlink = f"{folder}/checkpoint.torch"
     if cfg.CHECKPOINT.USE_SYMLINK_CHECKPOINT_FOR_RESUME and g_pathmgr.exists(symlink):
         return symlink
     found = get_resume_checkpoint(cfg, checkpoint_folder=folder)
-    if found is not None and PurePath(found).name == "None":
-        logging.info(f"No training checkpoint among the .torch files of {folder}; starting from the beginning")
-        return None
-    return found
+    if found is None or PurePath(found).name != "None":
+        return found
+    phases = [int(match[1]) for match in map(_PHASE_CHECKPOINT.fullmatch, g_pathmgr.ls(folder)) if match]
+    if phases:
+        found = f"{folder}/model_phase{max(phases)}.torch"
+        logging.info(f"Resume from file: {found}")
+        return found
+    logging.info(f"No training checkpoint among the .torch files of {folder}; starting from the beginning")
+    return None
 
 
 def _spawn_ranks(ranks: int, arguments: tuple) -> None:
     """Run all ranks of this node; when one fails or the user interrupts, none is left behind."""
+    if arguments[0].MACHINE.DEVICE == "cpu":
+        # Each rank would take every core: two ranks on two cores then run many times slower than one thread each.
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // ranks)))
     context = torch.multiprocessing.spawn(run_rank, nprocs=ranks, args=arguments, daemon=False, join=False)
     try:
         while not context.join():

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from vissl_jointssl.training import read_recipe, train
+from vissl_jointssl.training import announce, plan, read_recipe, train
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,13 +18,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="key=value",
         help="run=FOLDER, manifest=FILE, device=auto|cpu|gpu or processes=N in place of the recipe's",
     )
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and stop")
     parser.epilog = "Finished stages are skipped and a killed one goes on: run the same command again."
 
 
 def run(args: argparse.Namespace) -> int:
     """Train, and print where the last checkpoint is."""
-    last = train(read_recipe(args.recipe, args.changes), say=_print)
-    _print(f"done: {last}")
+    recipe = read_recipe(args.recipe, args.changes)
+    if args.dry_run:
+        announce(recipe, plan(recipe), say=_print)
+    else:
+        _print(f"done: {train(recipe, say=_print)}")
     return 0
 
 

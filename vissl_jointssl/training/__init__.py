@@ -1,0 +1,17 @@
+"""`jointssl train`: runs a recipe's stages through VISSL's engine. VISSL is never imported on this side."""
+
+from vissl_jointssl.training.chain import announce, plan, train
+from vissl_jointssl.training.engine import machine_overrides, run_engine
+from vissl_jointssl.training.recipe import Recipe, RecipeError, Stage, read_recipe
+
+__all__ = [
+    "Recipe",
+    "RecipeError",
+    "Stage",
+    "announce",
+    "machine_overrides",
+    "plan",
+    "read_recipe",
+    "run_engine",
+    "train",
+]

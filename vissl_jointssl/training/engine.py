@@ -1,0 +1,98 @@
+"""One run of VISSL's engine, in a process of its own, watched from outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vissl_jointssl.training.recipe import Recipe, RecipeError
+
+PROGRESS_FILE = "progress.json"  # written by plugin/hooks/progress.py
+LOG_FILE = "launch.log"
+LAST_WORDS = "run_distributed_engines: "  # plugin/launch.py ends with these and the cause
+POLL_SECONDS = 0.5
+
+
+def machine_overrides(recipe: Recipe) -> list[str]:
+    """Device, backend and number of processes, as Hydra overrides."""
+    import torch
+
+    gpus = torch.cuda.device_count()
+    device = recipe.device if recipe.device != "auto" else ("gpu" if gpus else "cpu")
+    if device == "gpu" and not gpus:
+        raise RecipeError("device is gpu, but PyTorch sees none; give device=cpu or check the driver")
+    processes = recipe.processes or (gpus if device == "gpu" else 1)
+    overrides = [
+        f"config.MACHINE.DEVICE={device}",
+        f"config.DISTRIBUTED.BACKEND={'nccl' if device == 'gpu' else 'gloo'}",
+        f"config.DISTRIBUTED.NUM_PROC_PER_NODE={processes}",
+    ]
+    if device == "cpu":
+        overrides += ["config.DATA.PIN_MEMORY=False", "config.MODEL.AMP_PARAMS.USE_AMP=False"]
+    return overrides
+
+
+def run_engine(overrides: Sequence[str], folder: Path, label: str, keep_open: int | None = None) -> None:
+    """Run VISSL's engine in its own process, with a progress bar, its output in `launch.log`.
+
+    Args:
+        overrides: Its command line.
+        folder: Its checkpoint folder.
+        label: Name of the bar.
+        keep_open: File descriptor that the process inherits, so that a lock lives as long as it does.
+
+    Raises:
+        RecipeError: If it fails, with its last words and the log's path.
+    """
+    from tqdm import tqdm
+
+    folder.mkdir(parents=True, exist_ok=True)
+    progress, log = folder / PROGRESS_FILE, folder / LOG_FILE
+    progress.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "vissl_jointssl.plugin.launch", *overrides]
+    inherited = () if keep_open is None else (keep_open,)
+    # OpenMP's threads spin while they wait; beside a busy loader worker that halves the speed of a small machine.
+    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            pass_fds=inherited,
+            env=environment,
+        )
+        try:
+            with tqdm(desc=label, unit="step", dynamic_ncols=True) as bar:
+                while process.poll() is None:
+                    time.sleep(POLL_SECONDS)
+                    _show(bar, progress)
+                _show(bar, progress)
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+    if process.returncode != 0:
+        said = log.read_text(encoding="utf-8", errors="replace").rstrip()
+        last = said.rpartition(LAST_WORDS)[2] if LAST_WORDS in said else said.rpartition("\n")[2]
+        raise RecipeError(f"{label} failed (exit {process.returncode}): {last}\nthe whole log: {log}")
+
+
+def _show(bar: Any, progress: Path) -> None:
+    try:
+        state = json.loads(progress.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return  # not yet at its first step
+    if bar.total != state["steps"]:
+        bar.reset(total=state["steps"])
+        bar.initial = bar.n = state["step"]  # a resumed run is timed from where it goes on
+    bar.n = state["step"]
+    if state["loss"] is not None:
+        bar.set_postfix(loss=f"{state['loss']:.3f}", refresh=False)
+    bar.refresh()
