@@ -86,7 +86,7 @@ def at_toy_size(place: Path, tmp_path: Path) -> Callable[[list[str]], list[str]]
             return [sys.executable, words[1], "--help"]  # these need a network; test-slow runs the demo
         jointssl = [sys.executable, "-m", "vissl_jointssl.cli", *words[1:]]
         if words[1] == "train":
-            return [*jointssl, "device=cpu", "--dry-run"]
+            return [*(word.replace("runs/mine", str(tmp_path / "run")) for word in jointssl), "device=cpu", "--dry-run"]
         return [word.replace("data", str(tmp_path / "data")) if words[1] == "prepare" else word for word in jointssl]
 
     return adapt

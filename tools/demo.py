@@ -133,8 +133,9 @@ def make_report(recipe: Recipe, manifest: Manifest, last: Path, account: str) ->
     return contents.RunReport(
         title="Joint image-volume pre-training: the demo",
         lead=(
-            "Three stages on five real scans (three CT, two MR), cut to regions of 16 slices: minutes of training, "
-            "which show that everything runs and is connected. The weights are not a pre-trained model to use."
+            "Three stages on five real scans (three CT, two MR), cut to regions of 16 slices. Minutes of training on "
+            "scans of five people show that everything runs and is connected; expect clustering losses that have just "
+            "reached ln K, and scores near chance. The weights are not a pre-trained model to use."
         ),
         stages=stages,
         tables=[scan_table(manifest), score_table(scores, majority), account_table(account)],
