@@ -37,7 +37,7 @@ from vissl_jointssl.views import ViewRecipe, apply_view, draw_view, window
 
 ROOT = Path(__file__).resolve().parent.parent
 VIEW = ViewRecipe(size=(48, 48), num_slices=12)  # as configs/config/jointssl/demo
-STAGE_NAMES = ("1, slices: SwAV", "2, masked slice embeddings", "3, volumes: clustering agreement")
+STAGE_NAMES = ("1, slices: SwAV", "2, masked slices: predict their embeddings", "3, volumes: clustering agreement")
 PROTOTYPES = (16, None, 8)
 EVALUATIONS = {  # folder: (config, feature, what it is called in the report)
     "linear_slice": ("jointssl/demo/linear_slice", "res5avg", "slices: pooled res5 (2048)"),
@@ -134,7 +134,7 @@ def make_report(recipe: Recipe, manifest: Manifest, last: Path, account: str) ->
         title="Joint image-volume pre-training: the demo",
         lead=(
             "Three stages on five real scans (three CT, two MR), cut to regions of 16 slices. Minutes of training on "
-            "scans of five people show that everything runs and is connected; expect clustering losses that have just "
+            "five scans show that everything runs and is connected; expect clustering losses that have just "
             "reached ln K, and scores near chance. The weights are not a pre-trained model to use."
         ),
         stages=stages,
@@ -144,7 +144,7 @@ def make_report(recipe: Recipe, manifest: Manifest, last: Path, account: str) ->
                 "curves",
                 figures.loss_curves(
                     [
-                        figures.StageCurve(f"Stage {name}", curve, prototypes)
+                        figures.StageCurve(f"Stage {name.partition(':')[0]}", curve, prototypes)
                         for name, curve, prototypes in zip(STAGE_NAMES, curves, PROTOTYPES, strict=True)
                     ]
                 ),
