@@ -1,0 +1,133 @@
+"""The adapter of stage 3's loss, and the hook that keeps its prototypes."""
+
+from __future__ import annotations
+
+import copy
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import normalize
+
+from vissl_jointssl.plugin.hooks.inter_prototypes import InterPrototypesHook
+from vissl_jointssl.plugin.inter_swav_loss import InterSwAVLoss
+
+from classy_vision.losses import build_loss  # isort: skip - after the plugin has made VISSL importable
+from vissl.config import AttrDict  # isort: skip
+from vissl.losses.swav_loss import SwAVLoss  # isort: skip
+
+VIEWS, VOLUMES, WIDTH, PROTOTYPES = 2, 6, 8, 5
+OPTIONS: dict[str, Any] = {
+    "temperature": 0.1,
+    "epsilon": 0.05,
+    "num_iters": 3,
+    "num_views": VIEWS,
+    "assign_views": [0, 1],
+    "embedding_width": WIDTH,
+}
+
+
+@pytest.fixture
+def output() -> list[torch.Tensor]:
+    """What `swav_head` gives for two views of six volumes, view-major."""
+    generator = torch.Generator().manual_seed(0)
+    embeddings = normalize(torch.randn(VIEWS * VOLUMES, WIDTH, generator=generator), dim=1)
+    prototypes = normalize(torch.randn(PROTOTYPES, WIDTH, generator=generator), dim=1)
+    return [embeddings, (embeddings @ prototypes.T).requires_grad_()]
+
+
+@pytest.mark.usefixtures("one_gloo_rank")
+def test_without_a_queue_it_is_vissls_swav_loss(output: list[torch.Tensor]) -> None:
+    config = AttrDict(
+        {
+            "temperature": 0.1,
+            "use_double_precision": False,
+            "normalize_last_layer": True,
+            "num_iters": 3,
+            "epsilon": 0.05,
+            "num_crops": VIEWS,
+            "crops_for_assign": [0, 1],
+            "num_prototypes": [PROTOTYPES],
+            "embedding_dim": WIDTH,
+            "temp_hard_assignment_iters": 0,
+            "output_dir": ".",
+            "queue": {"queue_length": 0, "start_iter": 0, "local_queue_length": 0},
+        }
+    )
+    theirs = SwAVLoss(config)(output, None)
+    (wanted,) = torch.autograd.grad(theirs, output[1])
+    ours = InterSwAVLoss(**OPTIONS)(output, None)
+    (found,) = torch.autograd.grad(ours, output[1])
+    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(found, wanted)
+
+
+def test_it_is_made_from_its_section_of_the_config(output: list[torch.Tensor]) -> None:
+    made = build_loss(AttrDict({**OPTIONS, "name": "inter_swav_loss"}))
+    assert isinstance(made, InterSwAVLoss)
+    torch.testing.assert_close(made(output, None), InterSwAVLoss(**OPTIONS)(output, None))
+
+
+def test_several_sets_of_prototypes_are_averaged(output: list[torch.Tensor]) -> None:
+    loss = InterSwAVLoss(**OPTIONS)
+    other = output[1].detach().flip(1) * 0.5
+    each = [loss([output[0], scores], None) for scores in (output[1], other)]
+    torch.testing.assert_close(loss([*output, other], None), torch.stack(each).mean())
+
+
+def test_the_queue_takes_part_from_its_first_step_on_and_changes_only_the_codes(output: list[torch.Tensor]) -> None:
+    plain = InterSwAVLoss(**OPTIONS)(output, None)
+    loss = InterSwAVLoss(**OPTIONS, queue_length=8, queue_start_iter=2)
+    loss.prototypes = [normalize(torch.randn(PROTOTYPES, WIDTH, generator=torch.Generator().manual_seed(1)), dim=1)]
+    values = [loss(output, None) for _ in range(3)]
+    torch.testing.assert_close(values[0], plain)
+    torch.testing.assert_close(values[1], plain)
+    assert not torch.isclose(values[2], plain)
+
+
+def test_the_queue_and_the_step_survive_a_checkpoint(output: list[torch.Tensor]) -> None:
+    loss = InterSwAVLoss(**OPTIONS, queue_length=8, queue_start_iter=1)
+    loss.prototypes = [output[0][:PROTOTYPES].clone()]
+    loss(output, None)
+    resumed = InterSwAVLoss(**OPTIONS, queue_length=8, queue_start_iter=1)
+    resumed.load_state_dict(copy.deepcopy(loss.state_dict()))
+    resumed.prototypes = loss.prototypes
+    torch.testing.assert_close(resumed(output, None), loss(output, None))
+
+
+def test_an_evaluation_does_not_feed_the_queue(output: list[torch.Tensor]) -> None:
+    loss = InterSwAVLoss(**OPTIONS, queue_length=8).eval()
+    loss.prototypes = [output[0][:PROTOTYPES].clone()]
+    before = copy.deepcopy(loss.state_dict())
+    loss(output, None)
+    assert all(torch.equal(loss.state_dict()[name], value) for name, value in before.items())
+
+
+class _Head(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.nmb_heads = 1
+        self.prototypes0 = nn.Linear(WIDTH, PROTOTYPES, bias=False)
+
+
+def test_prototypes_are_unit_vectors_from_the_start_and_after_every_update() -> None:
+    head = _Head()
+    task = SimpleNamespace(model=SimpleNamespace(heads=[head]), loss=SimpleNamespace())
+    hook = InterPrototypesHook()
+    hook.on_start(task)
+    torch.testing.assert_close(head.prototypes0.weight.norm(dim=1), torch.ones(PROTOTYPES))
+    with torch.no_grad():
+        head.prototypes0.weight.mul_(3)
+    hook.on_update(task)
+    torch.testing.assert_close(head.prototypes0.weight.norm(dim=1), torch.ones(PROTOTYPES))
+
+
+def test_the_loss_sees_todays_prototypes_without_their_gradient() -> None:
+    head = _Head()
+    task = SimpleNamespace(model=SimpleNamespace(heads=[head]), loss=SimpleNamespace())
+    InterPrototypesHook().on_forward(task)
+    (shown,) = task.loss.prototypes
+    assert torch.equal(shown, head.prototypes0.weight)
+    assert not shown.requires_grad

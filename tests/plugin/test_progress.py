@@ -1,0 +1,36 @@
+"""The file that a progress bar reads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+
+from vissl_jointssl.plugin.hooks import progress
+from vissl_jointssl.plugin.hooks.progress import ProgressHook
+
+
+def _task(step: int, loss: float | None) -> SimpleNamespace:
+    batch = SimpleNamespace() if loss is None else SimpleNamespace(loss=torch.tensor(loss))
+    return SimpleNamespace(iteration=step, max_iteration=10, train=True, last_batch=batch)
+
+
+def test_it_says_how_far_the_run_is(tmp_path: Path) -> None:
+    hook = ProgressHook(tmp_path)
+    hook.on_start(_task(4, None))
+    path = tmp_path / progress.FILE_NAME
+    assert json.loads(path.read_text()) == {"step": 4, "steps": 10, "loss": None, "phase": "start"}
+    hook.on_phase_start(_task(5, 1.5))
+    assert json.loads(path.read_text()) == {"step": 5, "steps": 10, "loss": 1.5, "phase": "train"}
+
+
+def test_it_writes_at_most_twice_a_second(tmp_path: Path) -> None:
+    hook = ProgressHook(tmp_path)
+    hook.on_start(_task(0, None))
+    for step in range(1, 5):
+        hook.on_step(_task(step, 1.0))
+    assert json.loads((tmp_path / progress.FILE_NAME).read_text())["step"] == 0
+    hook.on_end(_task(5, 1.0))
+    assert json.loads((tmp_path / progress.FILE_NAME).read_text())["step"] == 5
