@@ -13,7 +13,8 @@ from torchvision.models import resnet50
 
 from vissl_jointssl.checkpoints import RECORD_HOOK, StageRecord
 from vissl_jointssl.manifest import read_manifest, write_manifest
-from vissl_jointssl.plugin.config import ConfigError, prepare, refuse_missing_values
+from vissl_jointssl.plugin.config import prepare
+from vissl_jointssl.plugin.config_faults import ConfigError, refuse_missing_values
 from vissl_jointssl.plugin.launch import compose
 
 from vissl.config import AttrDict  # isort: skip - after the plugin has made VISSL importable
@@ -147,6 +148,10 @@ def test_a_checkpoint_without_record_needs_permission(config_of: Callable[..., A
         ("config.LOSS.name=swav_loss_typo", r"LOSS\.name is 'swav_loss_typo'; stage 2 of flavour swav trains"),
         ("config.DATA.TRAIN.BATCHSIZE_PER_REPLICA=9", r"one step takes 9 samples and .* has 8"),
         ("config.DATA.TRAIN.SPLITS=[val]", r"no volumes in the splits \['val'\]"),
+        (
+            "+config.LOSS.inter_swav_loss.epsilno=3",
+            r"inter_swav_loss\.epsilno is read by nothing; did you mean epsilon\?",
+        ),
         ("+config.DATA.TRAIN.TRANSFORMS.0.rotatoin=3", r"'rotatoin' is read by nothing; did you mean rotation\?"),
     ],
 )

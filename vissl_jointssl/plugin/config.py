@@ -7,14 +7,9 @@ here and reported at once; and what VISSL fills in only for its own losses, by t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-import vissl.config
-from omegaconf import DictConfig, OmegaConf
 from vissl.config import AttrDict
 
 from vissl_jointssl import __version__
@@ -30,42 +25,20 @@ from vissl_jointssl.checkpoints import (
 )
 from vissl_jointssl.manifest import Manifest, ManifestError, read_manifest
 from vissl_jointssl.models.slice_encoder import embedding_width
+from vissl_jointssl.plugin.config_faults import TRUNK_SECTION, ConfigError, key_faults
 from vissl_jointssl.plugin.options import RunOptions, TrunkOptions, read_options
 from vissl_jointssl.plugin.slice_dataset import SliceDataset
 from vissl_jointssl.plugin.volume_dataset import VolumeDataset
-from vissl_jointssl.plugin.volume_views import read_view_recipe
-from vissl_jointssl.spelling import nearest
 
-OUR_SOURCES: dict[str, type[VolumeDataset | SliceDataset]] = {
+SOURCES: dict[str, type[VolumeDataset | SliceDataset]] = {
     "volume_dataset": VolumeDataset,
     "slice_dataset": SliceDataset,
 }
-VIEW_TRANSFORMS = ("volume_views", "volume_centre_view")
-TRUNK_SECTION = "MODEL.TRUNK.JOINT_SSL"
 STAGE_PARTS = {  # stage: what its trunk and its loss must be called
     1: ("resnet", "swav_loss"),
     2: ("joint_trunk", "masked_embedding_loss"),
     3: ("joint_trunk", "inter_swav_loss"),
 }
-# Keys of ours inside VISSL's sections, beside `JOINT_SSL` and `MODEL.TRUNK.JOINT_SSL`.
-OUR_KEYS = {
-    "JOINT_SSL",
-    TRUNK_SECTION,
-    "DATA.TRAIN.SPLITS",
-    "DATA.TEST.SPLITS",
-    "LOSS.inter_swav_loss",
-    "LOSS.masked_embedding_loss",
-    "MODEL._MODEL_INIT_SEED",  # VISSL's own, written by its inference
-}
-
-
-class ConfigError(ValueError):
-    """A config cannot be run; the message lists every fault found in it."""
-
-    def __init__(self, faults: list[str]) -> None:
-        self.faults = faults
-        listed = "".join(f"\n  - {fault}" for fault in faults)
-        super().__init__(f"the config has {len(faults)} fault{'s' if len(faults) != 1 else ''}:{listed}")
 
 
 @dataclass(frozen=True)
@@ -85,16 +58,13 @@ def prepare(cfg: AttrDict) -> AttrDict:
     """
     if "JOINT_SSL" not in cfg:
         return cfg
-    faults = [
-        f"config.{path} is read by nothing{nearest(key, known)}"
-        for path, key, known in unknown_keys(cfg, _vissl_defaults())
-    ]
+    faults = key_faults(cfg)
     run, run_faults = read_options(RunOptions, cfg.JOINT_SSL, "JOINT_SSL")
     trunk, trunk_faults = read_options(TrunkOptions, cfg.MODEL.TRUNK.get("JOINT_SSL", {}), TRUNK_SECTION)
     faults += run_faults + trunk_faults
     parent, parent_faults = _read_parent(cfg)
     manifests, data_faults = _read_data(cfg)
-    faults += parent_faults + data_faults + _view_faults(cfg)
+    faults += parent_faults + data_faults
     if not run_faults:
         stage = _Stage(run, trunk, parent)
         if run.purpose == "evaluate":
@@ -104,59 +74,6 @@ def prepare(cfg: AttrDict) -> AttrDict:
     if faults:
         raise ConfigError(faults)
     return cfg
-
-
-def refuse_missing_values(composed: DictConfig) -> None:
-    """Stop before VISSL takes its own defaults for what only the user can say, such as `.` for the run's folder.
-
-    Our YAMLs mark these keys with `???`; merged over a default of VISSL's, the mark is lost.
-
-    Raises:
-        ConfigError: Naming every such key.
-    """
-    config = composed.config
-    if "JOINT_SSL" not in config:
-        return
-    missing = []
-    if config.CHECKPOINT.DIR in (".", ""):
-        missing.append("config.CHECKPOINT.DIR is not set; give a folder of the run's own")
-    for split in ("TRAIN", "TEST") if config.TEST_MODEL else ("TRAIN",):
-        if set(config.DATA[split].DATA_SOURCES) & set(OUR_SOURCES) and not config.DATA[split].DATA_PATHS:
-            missing.append(
-                f"config.DATA.{split}.DATA_PATHS is not set; give [folder/manifest.csv], as `jointssl prepare` wrote it"
-            )
-    if config.JOINT_SSL.get("STAGE") != 1 and not config.MODEL.WEIGHTS_INIT.PARAMS_FILE:
-        missing.append(
-            "config.MODEL.WEIGHTS_INIT.PARAMS_FILE is not set; give the last checkpoint of the stage before, "
-            "model_final_checkpoint_phase*.torch"
-        )
-    if missing:
-        raise ConfigError(missing)
-
-
-def unknown_keys(
-    cfg: Mapping[str, Any], known: Mapping[str, Any], prefix: str = ""
-) -> Iterator[tuple[str, str, list[str]]]:
-    """Keys of a config that neither VISSL's defaults nor we know: `(path, key, keys known there)`.
-
-    A section that VISSL leaves empty is free for any key.
-    """
-    for key, value in cfg.items():
-        path = f"{prefix}{key}"
-        if path in OUR_KEYS:
-            continue
-        if key not in known:
-            ours = [name.rsplit(".", 1)[-1] for name in OUR_KEYS if name.rpartition(".")[0] == prefix.rstrip(".")]
-            yield path, key, [*known, *ours]
-        elif isinstance(value, Mapping) and isinstance(known[key], Mapping) and known[key]:
-            yield from unknown_keys(value, known[key], f"{path}.")
-
-
-@cache
-def _vissl_defaults() -> dict[str, Any]:
-    defaults = OmegaConf.load(Path(vissl.config.__file__).parent / "defaults.yaml")
-    plain: Any = OmegaConf.to_container(defaults)
-    return dict(plain["config"])
 
 
 def _read_parent(cfg: AttrDict) -> tuple[Checkpoint | None, list[str]]:
@@ -175,12 +92,12 @@ def _read_data(cfg: AttrDict) -> tuple[list[Manifest], list[str]]:
     for split in ["TRAIN", "TEST"] if cfg.TEST_MODEL else ["TRAIN"]:
         section = cfg.DATA[split]
         for source, path in zip(section.DATA_SOURCES, section.DATA_PATHS, strict=False):
-            if source not in OUR_SOURCES:
+            if source not in SOURCES:
                 continue
             try:
                 manifest = read_manifest(path)
                 manifest.check_files()
-                samples = len(OUR_SOURCES[source](cfg, path, split, "", source))
+                samples = len(SOURCES[source](cfg, path, split, "", source))
             except ManifestError as error:
                 faults.append(f"config.DATA.{split}.DATA_PATHS: {error}")
                 continue
@@ -192,19 +109,6 @@ def _read_data(cfg: AttrDict) -> tuple[list[Manifest], list[str]]:
                     f"lower config.DATA.{split}.BATCHSIZE_PER_REPLICA"
                 )
     return manifests, faults
-
-
-def _view_faults(cfg: AttrDict) -> list[str]:
-    faults = []
-    for split in ("TRAIN", "TEST"):
-        for transform in cfg.DATA[split].TRANSFORMS:
-            if transform["name"] in VIEW_TRANSFORMS:
-                arguments = {key: value for key, value in transform.items() if key not in ("name", "total_num_crops")}
-                try:
-                    read_view_recipe(arguments)
-                except ValueError as error:
-                    faults.append(f"DATA.{split}.TRANSFORMS, {transform['name']}: {error}")
-    return faults
 
 
 def _complete_evaluation(cfg: AttrDict, stage: _Stage, manifests: list[Manifest]) -> list[str]:

@@ -23,7 +23,8 @@ from vissl.utils.hydra_config import compose_hydra_configuration, convert_to_att
 from vissl.utils.logger import setup_logging
 
 from vissl_jointssl.plugin import slurm
-from vissl_jointssl.plugin.config import prepare, refuse_missing_values
+from vissl_jointssl.plugin.config import prepare
+from vissl_jointssl.plugin.config_faults import refuse_missing_values
 from vissl_jointssl.plugin.failure import cause_of
 from vissl_jointssl.plugin.hooks import hook_generator
 from vissl_jointssl.plugin.search_path import register_search_path

@@ -1,0 +1,125 @@
+"""What can be wrong with a config's keys, before anything is opened or built."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import vissl.config
+from omegaconf import DictConfig, OmegaConf
+from vissl.config import AttrDict
+
+from vissl_jointssl.plugin.inter_swav_loss import InterSwAVLoss
+from vissl_jointssl.plugin.volume_views import read_view_recipe
+from vissl_jointssl.spelling import nearest
+
+OUR_SOURCES = {"volume_dataset", "slice_dataset"}
+VIEW_TRANSFORMS = {"volume_views", "volume_centre_view"}
+TRUNK_SECTION = "MODEL.TRUNK.JOINT_SSL"
+# Keys of ours inside VISSL's sections, beside `JOINT_SSL` and `MODEL.TRUNK.JOINT_SSL`.
+OUR_KEYS = {
+    "JOINT_SSL",
+    TRUNK_SECTION,
+    "DATA.TRAIN.SPLITS",
+    "DATA.TEST.SPLITS",
+    "LOSS.inter_swav_loss",
+    "LOSS.masked_embedding_loss",
+    "MODEL._MODEL_INIT_SEED",  # VISSL's own, written by its inference
+}
+
+
+class ConfigError(ValueError):
+    """A config cannot be run; the message lists every fault found in it."""
+
+    def __init__(self, faults: list[str]) -> None:
+        self.faults = faults
+        listed = "".join(f"\n  - {fault}" for fault in faults)
+        super().__init__(f"the config has {len(faults)} fault{'s' if len(faults) != 1 else ''}:{listed}")
+
+
+def key_faults(cfg: AttrDict) -> list[str]:
+    """Every key that nothing reads, in VISSL's sections and in ours, with the nearest that something does."""
+    unknown = [
+        f"config.{path} is read by nothing{nearest(key, known)}"
+        for path, key, known in unknown_keys(cfg, _vissl_defaults())
+    ]
+    return [*unknown, *_loss_faults(cfg), *_view_faults(cfg)]
+
+
+def refuse_missing_values(composed: DictConfig) -> None:
+    """Stop before VISSL takes its own defaults for what only the user can say, such as `.` for the run's folder.
+
+    Our YAMLs mark these keys with `???`; merged over a default of VISSL's, the mark is lost.
+
+    Raises:
+        ConfigError: Naming every such key.
+    """
+    config = composed.config
+    if "JOINT_SSL" not in config:
+        return
+    missing = []
+    if config.CHECKPOINT.DIR in (".", ""):
+        missing.append("config.CHECKPOINT.DIR is not set; give a folder of the run's own")
+    for split in ("TRAIN", "TEST") if config.TEST_MODEL else ("TRAIN",):
+        if OUR_SOURCES & set(config.DATA[split].DATA_SOURCES) and not config.DATA[split].DATA_PATHS:
+            missing.append(
+                f"config.DATA.{split}.DATA_PATHS is not set; give [folder/manifest.csv], as `jointssl prepare` wrote it"
+            )
+    if config.JOINT_SSL.get("STAGE") != 1 and not config.MODEL.WEIGHTS_INIT.PARAMS_FILE:
+        missing.append(
+            "config.MODEL.WEIGHTS_INIT.PARAMS_FILE is not set; give the last checkpoint of the stage before, "
+            "model_final_checkpoint_phase*.torch"
+        )
+    if missing:
+        raise ConfigError(missing)
+
+
+def unknown_keys(
+    cfg: Mapping[str, Any], known: Mapping[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, str, list[str]]]:
+    """Keys of a config that neither VISSL's defaults nor we know: `(path, key, keys known there)`.
+
+    A section that VISSL leaves empty is free for any key.
+    """
+    for key, value in cfg.items():
+        path = f"{prefix}{key}"
+        if path in OUR_KEYS:
+            continue
+        if key not in known:
+            ours = [name.rsplit(".", 1)[-1] for name in OUR_KEYS if name.rpartition(".")[0] == prefix.rstrip(".")]
+            yield path, key, [*known, *ours]
+        elif isinstance(value, Mapping) and isinstance(known[key], Mapping) and known[key]:
+            yield from unknown_keys(value, known[key], f"{path}.")
+
+
+def _loss_faults(cfg: AttrDict) -> list[str]:
+    section = cfg.LOSS.get("inter_swav_loss", {})
+    known = set(inspect.signature(InterSwAVLoss).parameters)
+    return [
+        f"config.LOSS.inter_swav_loss.{key} is read by nothing{nearest(key, known)}"
+        for key in section
+        if key not in known
+    ]
+
+
+def _view_faults(cfg: AttrDict) -> list[str]:
+    faults = []
+    for split in ("TRAIN", "TEST"):
+        for transform in cfg.DATA[split].TRANSFORMS:
+            if transform["name"] in VIEW_TRANSFORMS:
+                arguments = {key: value for key, value in transform.items() if key not in ("name", "total_num_crops")}
+                try:
+                    read_view_recipe(arguments)
+                except ValueError as error:
+                    faults.append(f"DATA.{split}.TRANSFORMS, {transform['name']}: {error}")
+    return faults
+
+
+@cache
+def _vissl_defaults() -> dict[str, Any]:
+    defaults = OmegaConf.load(Path(vissl.config.__file__).parent / "defaults.yaml")
+    plain: Any = OmegaConf.to_container(defaults)
+    return dict(plain["config"])
