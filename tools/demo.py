@@ -39,9 +39,9 @@ ROOT = Path(__file__).resolve().parent.parent
 VIEW = ViewRecipe(size=(48, 48), num_slices=12)  # as configs/config/jointssl/demo
 STAGE_NAMES = ("1, slices: SwAV", "2, masked slices: predict their embeddings", "3, volumes: clustering agreement")
 PROTOTYPES = (16, None, 8)
-EVALUATIONS = {  # folder: (config, feature, what it is called in the report)
-    "linear_slice": ("jointssl/demo/linear_slice", "res5avg", "slices: pooled res5 (2048)"),
-    "linear_volume": ("jointssl/demo/linear_volume", "volume", "volumes: Z (640)"),
+EVALUATIONS = {  # folder: (feature, what it is called in the report)
+    "linear_slice": ("res5avg", "slices: pooled res5 (2048)"),
+    "linear_volume": ("volume", "volumes: Z (640)"),
 }
 
 
@@ -67,8 +67,9 @@ def main() -> int:
     print(account.summary())
     report = args.run / "report.html"
     write_report(make_report(recipe, manifest, last, account.summary()), report)
-    scores = ", ".join(f"{name} {value:.0%}" for name, value in read_scores(args.run).items())
-    print(f"linear evaluation: {scores}; chance {chance(manifest):.0%}")
+    chance = chance_levels(manifest)
+    for name, score in read_scores(args.run).items():
+        print(f"linear evaluation, {name}: {score:.1%}, chance {chance[name]:.1%}")
     print(f"{report} after {time.monotonic() - began:.0f} s")
     return 0
 
@@ -107,17 +108,26 @@ def once(recipe: Recipe, config: str, checkpoint: Path) -> None:
 def read_scores(run: Path) -> dict[str, float]:
     """Test accuracy of each linear evaluation after its last epoch, 0 to 1."""
     scores = {}
-    for folder, (_, feature, name) in EVALUATIONS.items():
+    for folder, (feature, name) in EVALUATIONS.items():
         meter = f"test_accuracy_list_meter.top_1.{feature}"
         readings = [one for one in read_meters(run / folder / "metrics.json") if one.name == meter]
         scores[name] = readings[-1].value / 100
     return scores
 
 
-def chance(manifest: Manifest) -> float:
-    """Share of the most frequent class among the labelled test regions: every region has as many slices."""
-    counts = Counter(entry.label for entry in manifest.select(splits=["test"]) if entry.label is not None)
-    return max(counts.values()) / sum(counts.values())
+def chance_levels(manifest: Manifest) -> dict[str, float]:
+    """Share of the most frequent class of the labelled test regions, by evaluation as in `read_scores`.
+
+    A slice counts as one sample of its region's class, and regions differ in slices.
+    """
+    slices: Counter[int] = Counter()
+    volumes: Counter[int] = Counter()
+    for entry in manifest.select(splits=["test"]):
+        if entry.label is not None:
+            slices[entry.label] += entry.shape[0]
+            volumes[entry.label] += 1
+    counts = {"linear_slice": slices, "linear_volume": volumes}
+    return {name: max(counts[folder].values()) / counts[folder].total() for folder, (_, name) in EVALUATIONS.items()}
 
 
 def make_report(recipe: Recipe, manifest: Manifest, last: Path, account: str) -> contents.RunReport:
@@ -129,7 +139,7 @@ def make_report(recipe: Recipe, manifest: Manifest, last: Path, account: str) ->
         )
         for position, (name, stage, curve) in enumerate(zip(STAGE_NAMES, recipe.stages, curves, strict=True))
     ]
-    scores, majority = read_scores(recipe.run), chance(manifest)
+    scores, chance = read_scores(recipe.run), chance_levels(manifest)
     return contents.RunReport(
         title="Joint image-volume pre-training: the demo",
         lead=(
@@ -138,7 +148,7 @@ def make_report(recipe: Recipe, manifest: Manifest, last: Path, account: str) ->
             "reached ln K, and scores near chance. The weights are not a pre-trained model to use."
         ),
         stages=stages,
-        tables=[scan_table(manifest), score_table(scores, majority), account_table(account)],
+        tables=[scan_table(manifest), score_table(scores, chance), account_table(account)],
         figures=[
             contents.Figure(
                 "curves",
@@ -159,11 +169,14 @@ def make_report(recipe: Recipe, manifest: Manifest, last: Path, account: str) ->
             ),
             contents.Figure("neighbours", neighbours(recipe.run, manifest), "Slices and their nearest neighbours",
                 "Nearest slices of other scans, by the cosine of the exported ResNet-50's features."),
-            contents.Figure(
-                "linear_evaluation",
-                figures.score_bars([figures.Score(name, value) for name, value in scores.items()], majority),
-                "Accuracy of the linear classifiers beside chance",
-                "Trained on one CT, tested on a CT and an MR of other people.",
+            *(
+                contents.Figure(
+                    "linear_evaluation",
+                    figures.score_bars([figures.Score(name, score)], chance[name]),
+                    f"Accuracy of the linear classifier of {name} beside chance",
+                    "Trained on one CT, tested on a CT and an MR of other people.",
+                )
+                for name, score in scores.items()
             ),
         ],
         environment=environment(last),
@@ -190,9 +203,9 @@ def scan_table(manifest: Manifest) -> contents.Table:
     return contents.Table("views", ["scan", "modality", "split", "regions", *LABEL_NAMES], rows, "The five scans")
 
 
-def score_table(scores: dict[str, float], majority: float) -> contents.Table:
+def score_table(scores: dict[str, float], chance: dict[str, float]) -> contents.Table:
     """The scores, chance beside them."""
-    rows = [[name, f"{value:.1%}", f"{majority:.1%}"] for name, value in scores.items()]
+    rows = [[name, f"{value:.1%}", f"{chance[name]:.1%}"] for name, value in scores.items()]
     return contents.Table("linear_evaluation", ["frozen features", "test accuracy", "chance"], rows)
 
 

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import torch
 
-from vissl_jointssl.plugin.hooks import progress
 from vissl_jointssl.plugin.hooks.progress import ProgressHook
+from vissl_jointssl.run_signs import PROGRESS_FILE
 
 
 def _task(step: int, loss: float | None) -> SimpleNamespace:
@@ -20,7 +20,7 @@ def _task(step: int, loss: float | None) -> SimpleNamespace:
 def test_it_says_how_far_the_run_is(tmp_path: Path) -> None:
     hook = ProgressHook(tmp_path)
     hook.on_start(_task(4, None))
-    path = tmp_path / progress.FILE_NAME
+    path = tmp_path / PROGRESS_FILE
     assert json.loads(path.read_text()) == {"step": 4, "steps": 10, "loss": None, "phase": "start"}
     hook.on_phase_start(_task(5, 1.5))
     assert json.loads(path.read_text()) == {"step": 5, "steps": 10, "loss": 1.5, "phase": "train"}
@@ -31,6 +31,6 @@ def test_it_writes_at_most_twice_a_second(tmp_path: Path) -> None:
     hook.on_start(_task(0, None))
     for step in range(1, 5):
         hook.on_step(_task(step, 1.0))
-    assert json.loads((tmp_path / progress.FILE_NAME).read_text())["step"] == 0
+    assert json.loads((tmp_path / PROGRESS_FILE).read_text())["step"] == 0
     hook.on_end(_task(5, 1.0))
-    assert json.loads((tmp_path / progress.FILE_NAME).read_text())["step"] == 5
+    assert json.loads((tmp_path / PROGRESS_FILE).read_text())["step"] == 5

@@ -7,7 +7,7 @@ here and reported at once; and what VISSL fills in only for its own losses, by t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from vissl.config import AttrDict
@@ -41,15 +41,6 @@ STAGE_PARTS = {  # stage: what its trunk and its loss must be called
 }
 
 
-@dataclass(frozen=True)
-class _Stage:
-    """What a run is and starts from, as far as the config says."""
-
-    run: RunOptions
-    trunk: TrunkOptions
-    parent: Checkpoint | None
-
-
 def prepare(cfg: AttrDict) -> AttrDict:
     """Check a composed config and complete it in place.
 
@@ -66,11 +57,10 @@ def prepare(cfg: AttrDict) -> AttrDict:
     manifests, data_faults = _read_data(cfg)
     faults += parent_faults + data_faults
     if not run_faults:
-        stage = _Stage(run, trunk, parent)
         if run.purpose == "evaluate":
-            faults += _complete_evaluation(cfg, stage, manifests)
+            faults += _complete_evaluation(cfg, parent, manifests)
         else:
-            faults += _complete_stage(cfg, stage, manifests)
+            faults += _complete_stage(cfg, run, trunk, parent, manifests)
     if faults:
         raise ConfigError(faults)
     return cfg
@@ -111,30 +101,31 @@ def _read_data(cfg: AttrDict) -> tuple[list[Manifest], list[str]]:
     return manifests, faults
 
 
-def _complete_evaluation(cfg: AttrDict, stage: _Stage, manifests: list[Manifest]) -> list[str]:
+def _complete_evaluation(cfg: AttrDict, parent: Checkpoint | None, manifests: list[Manifest]) -> list[str]:
     """The parts of a trunk are what its checkpoint says, and the classes what the manifests say."""
     classes = max((entry.label + 1 for one in manifests for entry in one.entries if entry.label is not None), default=0)
     for name, arguments in cfg.MODEL.HEAD.PARAMS:
         if name == "eval_mlp" and arguments["dims"][-1] is None:
             arguments["dims"][-1] = classes
-    if stage.parent is None:
+    if parent is None:
         return []
     prefixes = [SLICE_ENCODER_PREFIX]
     if cfg.MODEL.TRUNK.NAME == "joint_trunk":
         prefixes.append(VOLUME_ENCODER_PREFIX)
-        record = stage.parent.record
+        record = parent.record
         if record is not None and record.levels is not None:
             cfg.MODEL.TRUNK["JOINT_SSL"] = AttrDict(_trunk_section(record))
     return [
-        f"{stage.parent.path} has no weights called {prefix}*, which {cfg.MODEL.TRUNK.NAME} needs; "
+        f"{parent.path} has no weights called {prefix}*, which {cfg.MODEL.TRUNK.NAME} needs; "
         "give a checkpoint of stage 2 or 3"
         for prefix in prefixes
-        if not any(name.startswith(prefix) for name in stage.parent.trunk)
+        if not any(name.startswith(prefix) for name in parent.trunk)
     ]
 
 
-def _complete_stage(cfg: AttrDict, stage: _Stage, manifests: list[Manifest]) -> list[str]:
-    run, trunk, parent = stage.run, stage.trunk, stage.parent
+def _complete_stage(
+    cfg: AttrDict, run: RunOptions, trunk: TrunkOptions, parent: Checkpoint | None, manifests: list[Manifest]
+) -> list[str]:
     assert run.stage is not None  # RunOptions.faults
     trunk_name, loss_name = STAGE_PARTS[run.stage]
     faults = []
@@ -147,10 +138,10 @@ def _complete_stage(cfg: AttrDict, stage: _Stage, manifests: list[Manifest]) -> 
     record = StageRecord(
         stage=run.stage,
         flavour=run.flavour,
-        manifest=manifests[0].fingerprint() if manifests else None,
+        manifest="+".join(one.fingerprint() for one in manifests) or None,
         version=__version__,
     )
-    if run.stage > 1 and not any(level for level in trunk.faults()):
+    if run.stage > 1 and not trunk.faults():
         record = replace(
             record,
             levels=trunk.levels,

@@ -28,8 +28,8 @@ from vissl_jointssl.plugin.config_faults import refuse_missing_values
 from vissl_jointssl.plugin.failure import cause_of
 from vissl_jointssl.plugin.hooks import hook_generator
 from vissl_jointssl.plugin.search_path import register_search_path
+from vissl_jointssl.run_signs import LAST_WORDS
 
-LAST_WORDS = "run_distributed_engines: "  # what follows, to the end, is why a run failed
 CPU_OVERRIDES = "config.MACHINE.DEVICE=cpu config.DISTRIBUTED.BACKEND=gloo"
 
 

@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vissl_jointssl.run_signs import LAST_WORDS, PROGRESS_FILE
 from vissl_jointssl.training.recipe import Recipe, RecipeError
 
-PROGRESS_FILE = "progress.json"  # written by plugin/hooks/progress.py
 LOG_FILE = "launch.log"
-LAST_WORDS = "run_distributed_engines: "  # plugin/launch.py ends with these and the cause
 POLL_SECONDS = 0.5
 
 

@@ -10,7 +10,8 @@ from typing import Any
 from classy_vision.generic.distributed_util import is_primary
 from classy_vision.hooks import ClassyHook
 
-FILE_NAME = "progress.json"
+from vissl_jointssl.run_signs import PROGRESS_FILE
+
 SECONDS_BETWEEN_WRITES = 0.5
 
 
@@ -28,7 +29,7 @@ class ProgressHook(ClassyHook):
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
-        self._path = folder / FILE_NAME
+        self._path = folder / PROGRESS_FILE
         self._written = 0.0
 
     def on_start(self, task: Any) -> None:
