@@ -7,6 +7,7 @@ here and reported at once; and what VISSL fills in only for its own losses, by t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +27,7 @@ from vissl_jointssl.checkpoints import (
 from vissl_jointssl.manifest import Manifest, ManifestError, read_manifest
 from vissl_jointssl.models.slice_encoder import embedding_width
 from vissl_jointssl.plugin.config_faults import TRUNK_SECTION, ConfigError, key_faults
+from vissl_jointssl.plugin.inter_swav_config import complete_inter_swav
 from vissl_jointssl.plugin.options import RunOptions, TrunkOptions, read_options
 from vissl_jointssl.plugin.slice_dataset import SliceDataset
 from vissl_jointssl.plugin.volume_dataset import VolumeDataset
@@ -34,11 +36,13 @@ SOURCES: dict[str, type[VolumeDataset | SliceDataset]] = {
     "volume_dataset": VolumeDataset,
     "slice_dataset": SliceDataset,
 }
-STAGE_PARTS = {  # stage: what its trunk and its loss must be called
-    1: ("resnet", "swav_loss"),
-    2: ("joint_trunk", "masked_embedding_loss"),
-    3: ("joint_trunk", "inter_swav_loss"),
+STAGE_PARTS = {  # (stage, flavour): what its trunk and its loss must be called
+    (1, "swav"): ("resnet", "swav_loss"),
+    (2, "swav"): ("joint_trunk", "masked_embedding_loss"),
+    (3, "swav"): ("joint_trunk", "inter_swav_loss"),
 }
+# What VISSL infers for its own losses by their names, for ours: completes the config, given D, and returns faults.
+LOSS_COMPLETIONS: dict[str, Callable[[AttrDict, int], list[str]]] = {"inter_swav_loss": complete_inter_swav}
 
 
 def prepare(cfg: AttrDict) -> AttrDict:
@@ -127,7 +131,7 @@ def _complete_stage(
     cfg: AttrDict, run: RunOptions, trunk: TrunkOptions, parent: Checkpoint | None, manifests: list[Manifest]
 ) -> list[str]:
     assert run.stage is not None  # RunOptions.faults
-    trunk_name, loss_name = STAGE_PARTS[run.stage]
+    trunk_name, loss_name = STAGE_PARTS[run.stage, run.flavour]
     faults = []
     if trunk_name != cfg.MODEL.TRUNK.NAME:
         faults.append(f"MODEL.TRUNK.NAME is {cfg.MODEL.TRUNK.NAME!r}; stage {run.stage} trains {trunk_name!r}")
@@ -157,8 +161,8 @@ def _complete_stage(
         record = replace(
             record, parent=sha256(parent.path), parent_stage=parent.record.stage if parent.record else None
         )
-    if run.stage == 3 and not faults:
-        faults += _complete_inter_swav(cfg, trunk)
+    if not faults and loss_name in LOSS_COMPLETIONS:
+        faults += LOSS_COMPLETIONS[loss_name](cfg, trunk.embedding_width)
     cfg.JOINT_SSL["RECORD"] = record.to_dict()
     return faults
 
@@ -171,26 +175,6 @@ def _hand_over_faults(record: StageRecord, run: RunOptions, parent: Checkpoint |
     except CheckpointError as error:
         return [str(error)]
     return []
-
-
-def _complete_inter_swav(cfg: AttrDict, trunk: TrunkOptions) -> list[str]:
-    """What VISSL infers for `swav_loss`, for `inter_swav_loss`."""
-    name, arguments = cfg.MODEL.HEAD.PARAMS[0]
-    if name != "swav_head" or len(cfg.MODEL.HEAD.PARAMS) != 1:
-        return [f"MODEL.HEAD.PARAMS is {cfg.MODEL.HEAD.PARAMS}; inter_swav_loss takes one swav_head"]
-    if arguments["dims"][0] != trunk.embedding_width:
-        return [
-            f"swav_head's dims begin with {arguments['dims'][0]}, but volumes have width {trunk.embedding_width}; "
-            f"make config.MODEL.HEAD.PARAMS and config.{TRUNK_SECTION}.EMBEDDING_WIDTH agree"
-        ]
-    views = [item["total_num_crops"] for item in cfg.DATA.TRAIN.TRANSFORMS if item["name"] == "volume_views"]
-    if len(views) != 1:
-        return [f"DATA.TRAIN.TRANSFORMS has {len(views)} volume_views; stage 3 takes exactly one"]
-    loss = cfg.LOSS.inter_swav_loss
-    loss["num_views"] = views[0]
-    loss["embedding_width"] = arguments["dims"][-1]
-    outside = [view for view in loss.assign_views if not 0 <= view < views[0]]
-    return [f"LOSS.inter_swav_loss.assign_views names {outside}, but there are {views[0]} views"] if outside else []
 
 
 def _trunk_section(record: StageRecord) -> dict[str, Any]:

@@ -13,20 +13,21 @@ from omegaconf import DictConfig, OmegaConf
 from vissl.config import AttrDict
 
 from vissl_jointssl.plugin.inter_swav_loss import InterSwAVLoss
+from vissl_jointssl.plugin.masked_embedding_loss import MaskedEmbeddingLoss
 from vissl_jointssl.plugin.volume_views import read_view_recipe
 from vissl_jointssl.spelling import nearest
 
 OUR_SOURCES = {"volume_dataset", "slice_dataset"}
 VIEW_TRANSFORMS = {"volume_views", "volume_centre_view"}
 TRUNK_SECTION = "MODEL.TRUNK.JOINT_SSL"
+OUR_LOSSES: dict[str, type] = {"inter_swav_loss": InterSwAVLoss, "masked_embedding_loss": MaskedEmbeddingLoss}
 # Keys of ours inside VISSL's sections, beside `JOINT_SSL` and `MODEL.TRUNK.JOINT_SSL`.
 OUR_KEYS = {
     "JOINT_SSL",
     TRUNK_SECTION,
     "DATA.TRAIN.SPLITS",
     "DATA.TEST.SPLITS",
-    "LOSS.inter_swav_loss",
-    "LOSS.masked_embedding_loss",
+    *(f"LOSS.{name}" for name in OUR_LOSSES),
     "MODEL._MODEL_INIT_SEED",  # VISSL's own, written by its inference
 }
 
@@ -96,12 +97,11 @@ def unknown_keys(
 
 
 def _loss_faults(cfg: AttrDict) -> list[str]:
-    section = cfg.LOSS.get("inter_swav_loss", {})
-    known = set(inspect.signature(InterSwAVLoss).parameters)
     return [
-        f"config.LOSS.inter_swav_loss.{key} is read by nothing{nearest(key, known)}"
-        for key in section
-        if key not in known
+        f"config.LOSS.{name}.{key} is read by nothing{nearest(key, inspect.signature(loss).parameters)}"
+        for name, loss in OUR_LOSSES.items()
+        for key in cfg.LOSS.get(name, {})
+        if key not in inspect.signature(loss).parameters
     ]
 
 

@@ -54,6 +54,8 @@ class InterSwAVLoss(ClassyLoss):
         # Detached prototypes (K, D), one per set: `InterPrototypesHook` sets them before each call, because a loss
         # must not own parameters in VISSL, and queued embeddings are scored with today's prototypes.
         self.prototypes: list[Tensor] = []
+        # Codes of the last batch by its first set of prototypes, (A, B, K), for whoever watches the training.
+        self.last_codes: Tensor | None = None
 
     @classmethod
     def from_config(cls, loss_config: AttrDict) -> InterSwAVLoss:
@@ -88,4 +90,6 @@ class InterSwAVLoss(ClassyLoss):
             else codes_with_queue(by_view[view], past[position], self.prototypes[index], self.epsilon, self.num_iters)
             for position, view in enumerate(self.assign_views)
         ]
+        if index == 0:
+            self.last_codes = torch.stack(codes)
         return swapped_prediction_loss(by_view, torch.stack(codes), self.assign_views, self.temperature)
