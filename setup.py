@@ -47,6 +47,6 @@ setup(
         "tensorboard",
         "setuptools<82",
     ],
-    extras_require={"dev": ["pytest", "ruff", "mypy", "hypothesis", "deformable-attention"]},
+    extras_require={"dev": ["pytest", "ruff", "mypy", "hypothesis", "deformable-attention", "torchio", "timm"]},
     entry_points={"console_scripts": ["jointssl = vissl_jointssl.cli:main"]},
 )
