@@ -85,7 +85,17 @@ def test_shapes_that_do_not_fit_are_refused(mask: tuple[int, ...], token: tuple[
 
 def test_the_decoder_is_one_linear_map_with_a_bias() -> None:
     decoder = MaskedDecoder(6, 10)
+    torch.nn.init.normal_(decoder.linear.weight)
+    torch.nn.init.normal_(decoder.linear.bias)
     outputs = torch.randn(2, 3, 6)
     expected = outputs @ decoder.linear.weight.T + decoder.linear.bias
     torch.testing.assert_close(decoder(outputs), expected)
     assert sum(parameter.numel() for parameter in decoder.parameters()) == 6 * 10 + 10
+
+
+def test_the_decoder_predicts_nothing_before_it_has_learned_and_can_learn() -> None:
+    decoder = MaskedDecoder(6, 10)
+    predicted = decoder(torch.randn(2, 3, 6))
+    assert not predicted.any()
+    (predicted - 1).square().sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in decoder.parameters())

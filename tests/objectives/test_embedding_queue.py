@@ -18,6 +18,7 @@ def test_the_queue_keeps_the_newest_first_and_drops_the_oldest() -> None:
         assert queue.embeddings()[0, :, 0].tolist() == seen
         assert queue.embeddings()[1, :, 0].tolist() == [-value for value in seen]
         assert queue.filled.item() == len(seen)
+        assert queue.is_full() is (len(seen) == 5)
 
 
 def test_only_what_was_put_in_takes_part() -> None:

@@ -2,7 +2,11 @@
 
 With B far below K, an even share of the batch per prototype is a fraction of a sample and says little. Past embeddings
 join the batch for the balancing only; their scores are recomputed with the present prototypes. As in VISSL, each rank
-keeps its own queue and the caller decides from which iteration on it is used.
+keeps its own queue and the caller decides from which iteration on it is used. With L a multiple of B, two ranks with
+queues of L hold what one rank with 2B volumes a step and a queue of 2L would.
+
+The past was embedded by older weights. Where these have moved all volumes by more than volumes differ, the present
+batch is balanced against its own past: its codes tell the direction of the move, and the loss exceeds ln K.
 """
 
 from __future__ import annotations
@@ -51,6 +55,10 @@ class EmbeddingQueue(nn.Module):
             )
         self.stored.copy_(torch.cat([embeddings.to(self.stored.dtype), self.stored], dim=1)[:, :length])
         self.filled.add_(embeddings.shape[1]).clamp_(max=length)
+
+    def is_full(self) -> bool:
+        """Whether it holds L embeddings; the first few alone tell how the first steps moved, not how volumes differ."""
+        return int(self.filled) == self.stored.shape[1]
 
     def embeddings(self) -> Tensor:
         """What the queue holds so far, newest first, ``(A, filled, D)``."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from vissl_jointssl.objectives.over_ranks import over_ranks, rank_and_world
+
 
 def masked_embedding_loss(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """Distance between predicted and true embeddings of the hidden slices (Eq. 15).
@@ -33,3 +35,19 @@ def masked_embedding_loss(predicted: Tensor, target: Tensor, mask: Tensor) -> Te
     exact = torch.promote_types(predicted.dtype, torch.float32)
     difference = predicted[mask].to(exact) - target.detach()[mask].to(exact)  # (hidden slices, E)
     return torch.linalg.vector_norm(difference, dim=-1).mean()
+
+
+def weight_of_rank(mask: Tensor) -> Tensor:
+    """Factor for this rank's loss that makes the mean over ranks the mean over hidden slices.
+
+    Ranks may hide different numbers of slices, because volumes differ in length; DDP averages gradients over ranks as
+    if they hid the same. Every rank must call this, as it sums over them.
+
+    Args:
+        mask: True where a slice of this rank was hidden, ``(B, F)``.
+
+    Returns:
+        Scalar, float64: hidden slices here times ranks, by hidden slices on all ranks; 1 on one rank.
+    """
+    here = mask.sum().double()
+    return here * rank_and_world()[1] / over_ranks(here)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, distributed
 
+from vissl_jointssl.objectives.over_ranks import over_ranks
+
 
 def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tensor:
     """Assign samples to prototypes so that every prototype gets the same share of the batch (Eq. 2).
@@ -30,7 +32,7 @@ def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tens
         raise ValueError(f"iterations must be at least 1, got {iterations}; SwAV's is 3")
     with torch.no_grad():
         scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
-        highest = _over_ranks(scores.max(), distributed.ReduceOp.MAX)
+        highest = over_ranks(scores.max(), distributed.ReduceOp.MAX)
         # An eighth of the range leaves room for the sums below; exp() of it is zero all the same.
         plan = ((scores - highest) / epsilon).clamp(min=torch.finfo(scores.dtype).min / 8)
         for _ in range(iterations):
@@ -41,13 +43,5 @@ def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tens
 
 def _log_sum_over_samples(plan: Tensor) -> Tensor:
     """Logarithm of each prototype's mass over the samples of all ranks, ``(B, K)`` -> ``(K,)``."""
-    highest = _over_ranks(plan.amax(dim=0), distributed.ReduceOp.MAX)
-    return _over_ranks((plan - highest).exp().sum(dim=0), distributed.ReduceOp.SUM).log() + highest
-
-
-def _over_ranks(value: Tensor, operation: distributed.ReduceOp.RedOpType) -> Tensor:
-    """Combine a value over all ranks; unchanged when there is only one."""
-    if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
-        value = value.contiguous()
-        distributed.all_reduce(value, op=operation)
-    return value
+    highest = over_ranks(plan.amax(dim=0), distributed.ReduceOp.MAX)
+    return over_ranks((plan - highest).exp().sum(dim=0), distributed.ReduceOp.SUM).log() + highest
