@@ -33,6 +33,7 @@ setup(
         "pydicom>=3.0.2",
         "pillow>=10",
         "matplotlib>=3.8",
+        "safetensors>=0.4",
         "tqdm>=4.66",
         # What VISSL 0.1.6 itself imports, at versions that current Pythons can run.
         "hydra-core>=1.3.2,<1.4",

@@ -48,6 +48,16 @@ def edit_cell(path: Path, row: int, column: str, value: str) -> None:
     path.write_text("\n".join(",".join(line) for line in lines) + "\n")
 
 
+def test_a_volume_may_have_channels_and_its_label_map_has_none(tmp_path):
+    np.save(tmp_path / "labels.npy", np.ones((2, 3, 4), np.uint8))
+    entry = make_entry(tmp_path, array=np.zeros((5, 2, 3, 4), np.uint16), label_path="labels.npy")
+    manifest = write_manifest(tmp_path / "manifest.csv", [entry])
+    assert read_manifest(tmp_path).entries == (entry,)
+    manifest.check_files()
+    assert manifest.open(entry).shape == (5, 2, 3, 4)
+    assert manifest.open_label(entry).shape == (2, 3, 4)
+
+
 def test_what_is_written_is_read_back_with_every_field(tmp_path):
     np.save(tmp_path / "labels.npy", np.ones((2, 3, 4), np.uint8))
     entries = (
@@ -129,7 +139,8 @@ def test_missing_columns_are_named_all_at_once_with_what_looks_like_them(tmp_pat
         ("path", "volumes\\a.npy", "path is .* expected a path inside the manifest's folder"),
         ("path", "a.txt", "path is 'a.txt', expected a .npy, .png or .jpg file"),
         ("label_path", "b/../../a.npy", "label_path is .* expected a path inside"),
-        ("shape", "2x3", "shape is '2x3', expected FxHxW for a volume"),
+        ("shape", "2x3", "shape is '2x3', expected FxHxW or CxFxHxW for a volume"),
+        ("shape", "2x2x2x3x4", "shape is '2x2x2x3x4', expected FxHxW or CxFxHxW for a volume"),
         ("shape", "2xthreex4", "shape is '2xthreex4'"),
         ("shape", "0x3x4", "shape is '0x3x4'"),
         ("dtype", "object", "dtype is 'object', expected one of uint8"),

@@ -29,9 +29,11 @@ from vissl_jointssl.export.torchvision import export_torchvision
 from vissl_jointssl.manifest import Entry, Manifest, as_unit_interval
 from vissl_jointssl.preparation.datasets.demo_volumes import LABEL_NAMES, demo_volumes
 from vissl_jointssl.preparation.pipeline import prepare
-from vissl_jointssl.report import contents, figures
+from vissl_jointssl.report import collapse_figure, contents, figures, loss_figure
 from vissl_jointssl.report.curves import read_loss_curve, read_meters
+from vissl_jointssl.report.measures import read_measures
 from vissl_jointssl.report.page import write_report
+from vissl_jointssl.run_signs import COLLAPSE_FILE, MASKED_BASELINES_FILE
 from vissl_jointssl.training import Recipe, machine_overrides, read_recipe, run_engine, train
 from vissl_jointssl.views import ViewRecipe, apply_view, draw_view, window
 
@@ -39,6 +41,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VIEW = ViewRecipe(size=(48, 48), num_slices=12)  # as configs/config/jointssl/demo
 STAGE_NAMES = ("1, slices: SwAV", "2, masked slices: predict their embeddings", "3, volumes: clustering agreement")
 PROTOTYPES = (16, None, 8)
+GUESSES = {"mean_embedding": "mean embedding", "neighbours": "average of the neighbours"}  # measure: its name
 EVALUATIONS = {  # folder: (feature, what it is called in the report)
     "linear_slice": ("res5avg", "slices: pooled res5 (2048)"),
     "linear_volume": ("volume", "volumes: Z (640)"),
@@ -92,7 +95,7 @@ def once(recipe: Recipe, config: str, checkpoint: Path) -> None:
         f"config={config}",
         f"config.CHECKPOINT.DIR='{folder}'",
         f"config.MODEL.WEIGHTS_INIT.PARAMS_FILE='{checkpoint}'",
-        *(f"config.DATA.{split}.DATA_PATHS=['{recipe.manifest}']" for split in ("TRAIN", "TEST")),
+        *(f"config.DATA.{split}.DATA_PATHS=['{recipe.manifests[0]}']" for split in ("TRAIN", "TEST")),
         *machine_overrides(replace(recipe, processes=1)),
     ]
     done = folder / "done.json"
@@ -140,6 +143,9 @@ def make_report(recipe: Recipe, manifest: Manifest, last: Path, account: str) ->
         for position, (name, stage, curve) in enumerate(zip(STAGE_NAMES, recipe.stages, curves, strict=True))
     ]
     scores, chance = read_scores(recipe.run), chance_levels(manifest)
+    guesses = read_measures(recipe.folder(1) / MASKED_BASELINES_FILE)
+    beside = [{}, {name: guesses.series[key] for key, name in GUESSES.items()}, {}]
+    collapse = read_measures(recipe.folder(2) / COLLAPSE_FILE)
     return contents.RunReport(
         title="Joint image-volume pre-training: the demo",
         lead=(
@@ -152,14 +158,23 @@ def make_report(recipe: Recipe, manifest: Manifest, last: Path, account: str) ->
         figures=[
             contents.Figure(
                 "curves",
-                figures.loss_curves(
+                loss_figure.loss_curves(
                     [
-                        figures.StageCurve(f"Stage {name.partition(':')[0]}", curve, prototypes)
-                        for name, curve, prototypes in zip(STAGE_NAMES, curves, PROTOTYPES, strict=True)
+                        loss_figure.StageCurve(f"Stage {name.partition(':')[0]}", curve, prototypes, beside=others)
+                        for name, curve, prototypes, others in zip(
+                            STAGE_NAMES, curves, PROTOTYPES, beside, strict=True
+                        )
                     ]
                 ),
                 "Loss of each stage over its iterations",
-                "A clustering loss at ln K has learned nothing yet: every prototype is equally likely.",
+                "A clustering loss at ln K has learned nothing yet: every prototype is equally likely. Stage 2 "
+                "is beside two guesses that need no learning: the mean of all visible slices, and of two neighbours.",
+            ),
+            contents.Figure(
+                "collapse",
+                collapse_figure.collapse_curves(collapse),
+                "Five measures of stage 3's volume embeddings and codes over its iterations, with their limits",
+                "Blue stays off the shaded side as long as volumes are told apart.",
             ),
             contents.Figure(
                 "views",
@@ -181,7 +196,10 @@ def make_report(recipe: Recipe, manifest: Manifest, last: Path, account: str) ->
         ],
         environment=environment(last),
         commands=["make demo", f"jointssl train configs/recipes/demo.yaml run={recipe.run}"],
-        warnings=[problem for curve in curves for problem in curve.problems],
+        warnings=[
+            *(problem for log in (*curves, guesses, collapse) for problem in log.problems),
+            *(f"Stage 3, {warning}" for warning in collapse.warnings),
+        ],
     )  # fmt: skip
 
 

@@ -16,7 +16,12 @@ VERBS = {
         "turn a folder of scans and images into a cache and manifest.csv",
     ),
     "train": ("vissl_jointssl.training.command", "run the stages of a recipe, skipping what is finished"),
+    "parameters": ("vissl_jointssl.models.command", "count the parameters of each part of a preset"),
     "export": ("vissl_jointssl.export.command", "write a checkpoint's weights for another library, verified"),
+    "import": (
+        "vissl_jointssl.checkpoints.import_command",
+        "make any library's ResNet-50 weights a checkpoint that stage 1 starts from",
+    ),
 }
 
 

@@ -4,8 +4,9 @@ A prepared folder holds arrays, and `manifest.csv` that names them, one row each
 manifest that exists is complete; training, evaluation and export read nothing else. Paths in it are relative to
 its own folder, which can therefore be moved. It needs NumPy only, so that a notebook can read it.
 
-A volume is an array `(F, H, W)` in `.npy`, memory-mapped on reading; an image is `(H, W)` or `(H, W, 3)` in `.npy`,
-PNG or JPEG. Integers stand for [0, 1] by their own range, see `as_unit_interval`.
+A volume is an array `(F, H, W)` in `.npy`, or `(C, F, H, W)` with several channels on one grid, such as the sequences
+of an MRI; it is memory-mapped on reading. An image is `(H, W)` or `(H, W, 3)` in `.npy`, PNG or JPEG. Integers stand
+for [0, 1] by their own range, see `as_unit_interval`.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Entry:
         id: Unique name of the row.
         kind: "volume" or "image".
         path: The array file, relative to the manifest's folder, with forward slashes.
-        label_path: Label map `.npy` of the same `(F, H, W)` or `(H, W)`, or None.
+        label_path: Label map `.npy` of the same `(F, H, W)` or `(H, W)`, whatever the channels, or None.
         label: Class of the whole sample, counted from 0, or None.
         split: "train", "val" or "test".
         patient: Opaque, already hashed; rows of one patient share a split.
@@ -282,9 +283,9 @@ def _from_row(row: dict[str, Any]) -> tuple[Entry | None, list[str]]:
     faults += [f"{column} is empty" for column in ("id", "path", "patient", "modality") if not row[column].strip()]
     faults += [fault for column in ("path", "label_path") for fault in _path_faults(column, row[column])]
     shape = _numbers(row["shape"], int)
-    dimensions = {"volume": (3,), "image": (2, 3)}.get(row["kind"], (2, 3))
+    dimensions = {"volume": (3, 4), "image": (2, 3)}.get(row["kind"], (2, 3))
     if len(shape) not in dimensions or min(shape) < 1 or (row["kind"] == "image" and shape[2:] not in ((), (3,))):
-        faults.append(f"shape is {row['shape']!r}, expected FxHxW for a volume, HxW or HxWx3 for an image")
+        faults.append(f"shape is {row['shape']!r}, expected FxHxW or CxFxHxW for a volume, HxW or HxWx3 for an image")
     spacing = _numbers(row["spacing"], float)
     if row["spacing"] and (len(spacing) != 3 or not all(math.isfinite(size) and size > 0 for size in spacing)):
         faults.append(f"spacing is {row['spacing']!r}, expected three sizes in mm such as 3.0x1.0x1.0, or nothing")
@@ -341,7 +342,7 @@ def _near_miss(name: str, candidates: Sequence[str]) -> str:
 
 
 def _grid(entry: Entry) -> tuple[int, ...]:
-    return entry.shape if entry.kind == "volume" else entry.shape[:2]
+    return entry.shape[-3:] if entry.kind == "volume" else entry.shape[:2]
 
 
 def _float_faults(entry: Entry, array: np.ndarray) -> list[str]:

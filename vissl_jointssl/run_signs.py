@@ -1,4 +1,7 @@
-"""What a running engine shows whoever started it; `plugin` writes it, `training` reads it."""
+"""What a running engine shows whoever started it; `plugin` writes it, `training` and `report` read it."""
 
-PROGRESS_FILE = "progress.json"  # in the checkpoint folder: {"step", "steps", "loss", "phase"}
+PROGRESS_FILE = "progress.json"  # in the checkpoint folder, as are the files below
+# {"step", "steps", "loss", "phase", "beside_loss": {name: number}, "warnings": [sentence]}
 LAST_WORDS = "run_distributed_engines: "  # on stderr; what follows, to the end, is why a run failed
+MASKED_BASELINES_FILE = "masked_baselines.jsonl"  # a line is {"iteration", measure: number, ...}
+COLLAPSE_FILE = "collapse.jsonl"  # the same, and {"limits": {measure: number}} and {"iteration", "warning": sentence}

@@ -310,6 +310,16 @@ def test_a_cluster_that_lost_its_members_stays_where_it_was():
     assert loss.assignments[0, 0] == loss.assignments[0, 1]
 
 
+def test_a_cluster_without_members_is_not_sent_elsewhere_in_vissls_loss(monkeypatch):
+    loss = DeepClusterV2Loss(_dcv2_config(images=5, clusters=(4,), crops=(0,)))
+    monkeypatch.setattr(torch, "randperm", torch.arange)
+    bank = torch.eye(4)[[0, 0, 1, 2, 1]]
+    bank[4] = torch.tensor([0, 0.8, 0, 0.6])  # fits its cluster worse than all others
+    loss.local_memory_embeddings[0], loss.local_memory_index[:] = bank, torch.arange(5)
+    loss.cluster_memory()
+    assert (loss.centroids0 == bank[0]).all(dim=1).sum() == 2
+
+
 def _kmeans_by_hand(points, centroids, iterations):
     """Spherical k-means, one point and one cluster at a time."""
     points, centroids = points.double().numpy(), centroids.double().numpy().copy()

@@ -4,56 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from torchvision.models import resnet50
 
-from vissl_jointssl.checkpoints import RECORD_HOOK, StageRecord
+from vissl_jointssl.checkpoints import StageRecord
 from vissl_jointssl.manifest import read_manifest, write_manifest
 from vissl_jointssl.plugin.config import prepare
 from vissl_jointssl.plugin.config_faults import ConfigError, refuse_missing_values
 from vissl_jointssl.plugin.launch import compose
 
 from vissl.config import AttrDict  # isort: skip - after the plugin has made VISSL importable
-from vissl.utils.hydra_config import convert_to_attrdict  # isort: skip
-
-CPU = ["config.MACHINE.DEVICE=cpu", "config.DISTRIBUTED.NUM_PROC_PER_NODE=1"]
-
-
-@pytest.fixture
-def config_of(tiny_manifest: Path, tmp_path: Path) -> Callable[..., AttrDict]:
-    """Compose one of our configs on the tiny volumes, inferred by VISSL but not yet by us."""
-
-    def compose_and_infer(name: str, *overrides: str, **paths: Any) -> AttrDict:
-        manifest = paths.get("manifest", tiny_manifest)
-        given = [f"config=jointssl/{name}", f"config.CHECKPOINT.DIR='{tmp_path}'", *CPU]
-        given += [f"config.DATA.{split}.DATA_PATHS=['{manifest}']" for split in paths.get("splits", ["TRAIN"])]
-        if "parent" in paths:
-            given.append(f"config.MODEL.WEIGHTS_INIT.PARAMS_FILE='{paths['parent']}'")
-        if name == "stage1_swav":
-            given.append("config.DATA.TRAIN.BATCHSIZE_PER_REPLICA=4")
-        _, config = convert_to_attrdict(compose([*given, *overrides]), dump_config=False)
-        return config
-
-    return compose_and_infer
-
-
-@pytest.fixture(scope="session")
-def stage1_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint as stage 1 leaves it, with a random ResNet."""
-    return _save_checkpoint(tmp_path_factory.mktemp("stage1"), StageRecord(stage=1, flavour="swav"))
-
-
-def _save_checkpoint(folder: Path, record: StageRecord | None) -> Path:
-    weights = {f"_feature_blocks.{name}": value for name, value in resnet50().state_dict().items() if "fc." not in name}
-    hooks = {RECORD_HOOK: {"record": record.to_dict()}} if record else {}
-    path = folder / "model_final_checkpoint_phase0.torch"
-    model = {"model": {"trunk": weights, "heads": {}}, "meta": {}}
-    torch.save({"classy_state_dict": {"base_model": model, "hooks": hooks, "train_phase_idx": 0}, "iteration": 1}, path)
-    return path
 
 
 def test_a_stock_config_passes_untouched() -> None:
@@ -127,8 +88,10 @@ def test_stage_3_takes_stage_1_when_stage_2_is_skipped_on_purpose(
     assert (loss.num_views, loss.embedding_width) == (2, 640)
 
 
-def test_a_checkpoint_without_record_needs_permission(config_of: Callable[..., AttrDict], tmp_path: Path) -> None:
-    unrecorded = _save_checkpoint(tmp_path, record=None)
+def test_a_checkpoint_without_record_needs_permission(
+    config_of: Callable[..., AttrDict], save_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    unrecorded = save_checkpoint(tmp_path, record=None)
     with pytest.raises(ConfigError, match="no stage record"):
         prepare(config_of("stage2_swav", parent=unrecorded))
     prepare(config_of("stage2_swav", "+config.JOINT_SSL.ALLOW_UNRECORDED_PARENT=True", parent=unrecorded))
@@ -200,13 +163,3 @@ def test_a_truncated_or_nan_volume_stops_the_run_before_its_first_step(
     assert "volume3.npy" in text
     assert "volume4.npy" in text
     assert "NaN" in text
-
-
-def test_an_evaluation_counts_its_classes_and_reads_its_trunk_from_the_checkpoint(
-    config_of: Callable[..., AttrDict], stage1_checkpoint: Path
-) -> None:
-    batch = "config.DATA.TRAIN.BATCHSIZE_PER_REPLICA=4"
-    config = prepare(config_of("linear_slice", batch, parent=stage1_checkpoint, splits=["TRAIN", "TEST"]))
-    assert config.MODEL.HEAD.PARAMS[0][1]["dims"] == [2048, 2]
-    with pytest.raises(ConfigError, match=r"no weights called volume_encoder\.\*, which joint_trunk needs"):
-        prepare(config_of("linear_volume", parent=stage1_checkpoint, splits=["TRAIN", "TEST"]))

@@ -9,13 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from vissl_jointssl.manifest import ManifestError, read_manifest, write_manifest
 from vissl_jointssl.plugin.slice_dataset import SliceDataset
 from vissl_jointssl.plugin.volume_dataset import VolumeDataset
-from vissl_jointssl.plugin.volume_views import GREY_DEVIATION, GREY_MEAN, VolumeCentreView, VolumeViews
 
 from vissl.config import AttrDict  # isort: skip - after the plugin has made VISSL importable
 
@@ -41,11 +39,37 @@ def mixed_manifest(tiny_manifest: Path, tmp_path: Path) -> Path:
 
 def test_a_volume_is_memory_mapped_as_it_lies_on_disk(tiny_manifest: Path) -> None:
     source = VolumeDataset(cfg=_config(), path=str(tiny_manifest), split="TRAIN", dataset_name="", data_source="")
-    volume, success = source[2]
+    sample, success = source[2]
     assert success
-    assert isinstance(volume, np.memmap)
+    assert isinstance(sample.volume, np.memmap)
     assert len(source) == source.num_samples() == 8
-    np.testing.assert_array_equal(volume, np.load(tiny_manifest.parent / "volume2.npy"))
+    np.testing.assert_array_equal(sample.volume, np.load(tiny_manifest.parent / "volume2.npy"))
+
+
+def test_a_volume_comes_with_its_spacing_name_and_what_its_views_are_drawn_from(tiny_manifest: Path) -> None:
+    config = AttrDict({"SEED_VALUE": 9, **_config()})
+    source = VolumeDataset(cfg=config, path=str(tiny_manifest), split="TRAIN", dataset_name="", data_source="")
+    sample, _ = source[2]
+    assert (sample.spacing, sample.name, sample.key) == ((2.0, 1.0, 1.0), "volume2", (9, 0, 2))
+    source.set_train_phase_idx(4)
+    assert source[3][0].key == (9, 4, 3)
+    source.set_train_phase_idx(-1)  # an evaluation before any training
+    assert source[3][0].key == (9, 0, 3)
+
+
+def test_every_channel_of_a_volume_gives_its_slices(tmp_path: Path, tiny_manifest: Path) -> None:
+    volume = (np.arange(3 * 2 * 4 * 4).reshape(3, 2, 4, 4) * 2).astype(np.uint8)
+    np.save(tmp_path / "mri.npy", volume)
+    template = read_manifest(tiny_manifest).entries[1]
+    entry = dataclasses.replace(template, path="mri.npy", shape=volume.shape, dtype="uint8")
+    write_manifest(tmp_path / "manifest.csv", [entry])
+    source = SliceDataset(
+        cfg=_config(), path=str(tmp_path / "manifest.csv"), split="TRAIN", dataset_name="", data_source=""
+    )
+    assert len(source) == 6
+    assert source.get_labels() == [1] * 6
+    for index, plane in enumerate(volume.reshape(6, 4, 4)):
+        np.testing.assert_array_equal(np.asarray(source[index][0])[..., 0], plane)
 
 
 def test_the_test_split_is_the_manifests(tiny_manifest: Path) -> None:
@@ -113,35 +137,3 @@ def test_a_volume_that_vanished_raises_instead_of_turning_grey(tiny_manifest: Pa
     (folder / "volume1.npy").unlink()
     with pytest.raises(ManifestError, match=r"volume1\.npy"):
         source[1]
-
-
-def test_views_have_the_recipes_shape_and_missing_slices_are_nan() -> None:
-    volume = np.random.default_rng(0).integers(0, 65535, (5, 40, 40)).astype(np.uint16)
-    views = VolumeViews(total_num_crops=3, size=[16, 24], num_slices=8)(volume)
-    assert [view.shape for view in views] == [(8, 1, 16, 24)] * 3
-    for view in views:
-        assert torch.isnan(view[5:]).all()
-        assert not torch.isnan(view[:5]).any()
-    assert not torch.equal(views[0][:5], views[1][:5])
-
-
-def test_views_follow_torchs_seed() -> None:
-    volume = np.random.default_rng(0).integers(0, 65535, (5, 40, 40)).astype(np.uint16)
-    transform = VolumeViews(size=[16, 16], num_slices=5)
-    torch.manual_seed(3)
-    first = transform(volume)
-    torch.manual_seed(3)
-    again = transform(volume)
-    assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
-
-
-def test_the_centre_view_is_the_volume_itself_normalised() -> None:
-    volume = np.random.default_rng(0).integers(0, 65535, (6, 16, 16)).astype(np.uint16)
-    view = VolumeCentreView(size=[16, 16], num_slices=4)(volume)
-    expected = (torch.from_numpy(volume[1:5] / np.float32(65535)) - GREY_MEAN) / GREY_DEVIATION
-    torch.testing.assert_close(view[:, 0], expected, atol=1e-5, rtol=0)
-
-
-def test_an_unknown_view_option_answers_with_the_nearest() -> None:
-    with pytest.raises(ValueError, match=r"'num_slice' is read by nothing; did you mean num_slices\?"):
-        VolumeViews(num_slice=3)

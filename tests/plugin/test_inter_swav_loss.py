@@ -38,30 +38,90 @@ def output() -> list[torch.Tensor]:
     return [embeddings, (embeddings @ prototypes.T).requires_grad_()]
 
 
+def _vissls(queue_length: int = 0) -> SwAVLoss:
+    return SwAVLoss(
+        AttrDict(
+            {
+                "temperature": 0.1,
+                "use_double_precision": False,
+                "normalize_last_layer": True,
+                "num_iters": 3,
+                "epsilon": 0.05,
+                "num_crops": VIEWS,
+                "crops_for_assign": [0, 1],
+                "num_prototypes": [PROTOTYPES],
+                "embedding_dim": WIDTH,
+                "temp_hard_assignment_iters": 0,
+                "output_dir": ".",
+                "queue": {"queue_length": queue_length, "start_iter": 0, "local_queue_length": queue_length},
+            }
+        )
+    )
+
+
 @pytest.mark.usefixtures("one_gloo_rank")
 def test_without_a_queue_it_is_vissls_swav_loss(output: list[torch.Tensor]) -> None:
-    config = AttrDict(
-        {
-            "temperature": 0.1,
-            "use_double_precision": False,
-            "normalize_last_layer": True,
-            "num_iters": 3,
-            "epsilon": 0.05,
-            "num_crops": VIEWS,
-            "crops_for_assign": [0, 1],
-            "num_prototypes": [PROTOTYPES],
-            "embedding_dim": WIDTH,
-            "temp_hard_assignment_iters": 0,
-            "output_dir": ".",
-            "queue": {"queue_length": 0, "start_iter": 0, "local_queue_length": 0},
-        }
-    )
-    theirs = SwAVLoss(config)(output, None)
+    theirs = _vissls()(output, None)
     (wanted,) = torch.autograd.grad(theirs, output[1])
     ours = InterSwAVLoss(**OPTIONS)(output, None)
     (found,) = torch.autograd.grad(ours, output[1])
     torch.testing.assert_close(ours, theirs)
     torch.testing.assert_close(found, wanted)
+
+
+def _drifting_batches(steps: int, drift: float, centre: torch.Tensor) -> list[torch.Tensor]:
+    """Embeddings close to one another, which all move away from a centre: weights that outrun the queue."""
+    generator = torch.Generator().manual_seed(0)
+    away = torch.randn(WIDTH, generator=generator)
+    away = normalize(away - (away @ centre) * centre, dim=0)
+    batches = []
+    for step in range(steps):
+        angle = torch.tensor(step * drift)
+        noise = 0.05 * torch.randn(VIEWS * VOLUMES, WIDTH, generator=generator)
+        batches.append(normalize(centre * angle.cos() + away * angle.sin() + noise, dim=1))
+    return batches
+
+
+@pytest.mark.usefixtures("one_gloo_rank")
+@pytest.mark.parametrize(("drift", "outrun"), [(0.0, False), (0.15, True)])
+def test_with_a_full_queue_it_is_vissls_swav_loss_even_where_weights_outrun_the_queue(
+    drift: float, outrun: bool
+) -> None:
+    length = 2 * VOLUMES
+    prototypes = normalize(torch.randn(PROTOTYPES, WIDTH, generator=torch.Generator().manual_seed(4)), dim=1)
+    head = _Head()
+    head.prototypes0.weight.data.copy_(prototypes)
+    theirs, ours = _vissls(length), InterSwAVLoss(**OPTIONS, queue_length=length)
+    ours.prototypes = [prototypes]
+    excess = []
+    for step, embeddings in enumerate(_drifting_batches(6, drift, prototypes[0])):
+        output = [embeddings, (embeddings @ prototypes.T).requires_grad_()]
+        if theirs.swav_criterion.use_queue:  # as VISSL's hook does, vissl/hooks/swav_hooks.py:36
+            theirs.swav_criterion.compute_queue_scores(head)
+        wanted, found = theirs(output, None), ours(output, None)
+        if step < 2:
+            continue  # VISSL's queue still holds random vectors
+        torch.testing.assert_close(found, wanted)
+        gradients = [torch.autograd.grad(loss, output[1], retain_graph=True)[0] for loss in (found, wanted)]
+        torch.testing.assert_close(*gradients)
+        excess.append(found.item() - InterSwAVLoss(**OPTIONS)(output, None).item())
+    assert (min(excess) > 0.5) is outrun
+
+
+@pytest.mark.parametrize("queue_length", [0, VOLUMES])
+def test_autocast_changes_no_bit_of_codes_and_loss(output: list[torch.Tensor], queue_length: int) -> None:
+    half = [output[0].bfloat16(), output[1].detach().bfloat16()]
+    results = []
+    for given, autocast in ((half, False), (half, True), ([rows.float() for rows in half], False)):
+        loss = InterSwAVLoss(**OPTIONS, queue_length=queue_length)
+        loss.prototypes = [normalize(torch.randn(PROTOTYPES, WIDTH, generator=torch.Generator().manual_seed(1)), dim=1)]
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            values = [loss(given, None) for _ in range(2)]
+        assert values[1].dtype == loss.last_codes.dtype == torch.float32
+        results.append((*values, loss.last_codes))
+    for plain, under_autocast, in_float32 in zip(*results, strict=True):
+        assert torch.equal(plain, in_float32)
+        assert torch.equal(under_autocast, in_float32)
 
 
 def test_it_is_made_from_its_section_of_the_config(output: list[torch.Tensor]) -> None:
@@ -87,11 +147,21 @@ def test_the_queue_takes_part_from_its_first_step_on_and_changes_only_the_codes(
     assert not torch.isclose(values[2], plain)
 
 
+def test_the_queue_takes_part_once_it_is_full(output: list[torch.Tensor]) -> None:
+    plain = InterSwAVLoss(**OPTIONS)(output, None)
+    loss = InterSwAVLoss(**OPTIONS, queue_length=2 * VOLUMES)
+    loss.prototypes = [normalize(torch.randn(PROTOTYPES, WIDTH, generator=torch.Generator().manual_seed(1)), dim=1)]
+    values = [loss(output, None) for _ in range(3)]
+    assert torch.equal(values[0], plain)
+    assert torch.equal(values[1], plain)
+    assert not torch.isclose(values[2], plain)
+
+
 def test_the_queue_and_the_step_survive_a_checkpoint(output: list[torch.Tensor]) -> None:
-    loss = InterSwAVLoss(**OPTIONS, queue_length=8, queue_start_iter=1)
+    loss = InterSwAVLoss(**OPTIONS, queue_length=VOLUMES, queue_start_iter=1)
     loss.prototypes = [output[0][:PROTOTYPES].clone()]
     loss(output, None)
-    resumed = InterSwAVLoss(**OPTIONS, queue_length=8, queue_start_iter=1)
+    resumed = InterSwAVLoss(**OPTIONS, queue_length=VOLUMES, queue_start_iter=1)
     resumed.load_state_dict(copy.deepcopy(loss.state_dict()))
     resumed.prototypes = loss.prototypes
     torch.testing.assert_close(resumed(output, None), loss(output, None))

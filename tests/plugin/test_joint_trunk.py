@@ -6,12 +6,15 @@ import copy
 
 import pytest
 import torch
+
+import vissl_jointssl.plugin  # noqa: F401 - makes VISSL importable
+from vissl_jointssl.models.slice_encoder import encode_slices
+from vissl_jointssl.models.volume_encoder import volume_embedding
+
+# isort: split
 from vissl.config import AttrDict
 from vissl.models.trunks import get_model_trunk
 from vissl.utils.hydra_config import compose_hydra_configuration, convert_to_attrdict
-
-import vissl_jointssl.plugin  # noqa: F401 - makes VISSL importable
-from vissl_jointssl.models.volume_encoder import volume_embedding
 
 
 @pytest.fixture(scope="module")
@@ -106,5 +109,58 @@ def test_an_unknown_feature_answers_with_the_nearest(stock_config: AttrDict, vol
 def test_an_unknown_option_answers_with_the_nearest(stock_config: AttrDict) -> None:
     with pytest.raises(ValueError, match=r"MASK_RATO is read by nothing; did you mean MASK_RATIO\?"):
         _trunk(stock_config, MASK_RATO=0.1)
-    with pytest.raises(ValueError, match=r"VOLUME_ENCODER\.downsamples is read by nothing; did you mean downsample"):
+    with pytest.raises(ValueError, match=r"VOLUME_ENCODER\.downsamples is read by nothing .*; did you mean downsample"):
         _trunk(stock_config, VOLUME_ENCODER={"downsamples": [1]})
+    with pytest.raises(ValueError, match=r"ATTENTION_AXIS is 'embeding'; did you mean embedding\?"):
+        _trunk(stock_config, ATTENTION_AXIS="embeding")
+    with pytest.raises(ValueError, match=r"PRESET is 'relaesed'; did you mean released\?"):
+        _trunk(stock_config, PRESET="relaesed")
+
+
+# --- the other axes
+
+
+def test_the_released_preset_is_one_word_with_the_size_of_table_7(stock_config: AttrDict) -> None:
+    trunk = _trunk(stock_config, STAGE=3, PRESET="released")
+    assert sum(parameter.numel() for parameter in trunk.parameters()) == 31_162_884
+
+
+def test_what_is_named_beside_a_preset_wins_and_null_leaves_it(stock_config: AttrDict) -> None:
+    trunk = _trunk(stock_config, STAGE=3, PRESET="released", LEVELS=["res5"], ATTENTION_AXIS=None)
+    assert trunk.slice_projection.in_features == 2048
+    assert trunk.volume_encoder.blocks[0].attention.slices == 64
+
+
+EMBEDDING = {"ATTENTION_AXIS": "embedding", "VOLUME_ENCODER": {"slices": 4, "offset_groups": 4}}
+
+
+@pytest.mark.parametrize("section", [EMBEDDING, {"ATTENTION_AXIS": "none"}], ids=["embedding", "none"])
+def test_stage_3_trains_every_weight_of_each_axis(
+    stock_config: AttrDict, volumes: torch.Tensor, section: dict[str, object]
+) -> None:
+    trunk = _trunk(stock_config, STAGE=3, **section).train()
+    (embeddings,) = trunk(volumes)
+    assert embeddings.shape == (2, 640)
+    torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(2))
+    embeddings[:, 0].sum().backward()
+    assert [name for name, parameter in trunk.named_parameters() if parameter.grad is None] == []
+
+
+def test_stage_2_runs_along_the_embedding_axis(stock_config: AttrDict, volumes: torch.Tensor) -> None:
+    trunk = _trunk(stock_config, STAGE=2, **EMBEDDING).train()
+    (masked,) = trunk(volumes)
+    assert masked.outputs.shape == (2, 4, 640)
+    masked.outputs.square().sum().backward()
+    assert all(parameter.grad is not None for parameter in trunk.parameters() if parameter.requires_grad)
+
+
+def test_without_projection_z_is_the_mean_of_the_multi_level_embeddings(
+    stock_config: AttrDict, volumes: torch.Tensor
+) -> None:
+    trunk = _trunk(stock_config, ATTENTION_AXIS="none", SLICE_PROJECTION=False).eval()
+    assert {name.split(".")[0] for name in trunk.state_dict()} == {"_feature_blocks"}
+    padded = torch.cat([volumes, torch.full((2, 3, 1, 32, 32), float("nan"))], dim=1)
+    (z,) = trunk(padded, ["volume"])
+    assert z.shape == (2, 3904)
+    mean = encode_slices(trunk._feature_blocks, volumes).mean(dim=1)
+    torch.testing.assert_close(z, torch.nn.functional.normalize(mean, dim=1), atol=1e-5, rtol=0)

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import io
-import math
-from pathlib import Path
 
 import matplotlib.image
 import matplotlib.text
-import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
 
 from vissl_jointssl.report import figures
 from vissl_jointssl.report.canvas import png
-from vissl_jointssl.report.curves import LossCurve, LossPoint
-from vissl_jointssl.report.figures import Score, StageCurve, loss_curves, neighbour_grid, score_bars, view_grid
+from vissl_jointssl.report.figures import Score, neighbour_grid, score_bars, view_grid
 
 
 @pytest.fixture
@@ -36,31 +32,6 @@ def _texts(figure: Figure) -> str:
     return "\n".join(
         text.get_text() for panel in figure.axes for text in panel.findobj(matplotlib.text.Text) if text.get_text()
     )
-
-
-def _curve(*losses: float) -> LossCurve:
-    points = tuple(LossPoint(0, number, loss, 0.1, 1.0) for number, loss in enumerate(losses, start=1))
-    return LossCurve(Path("stdout.json"), points)
-
-
-def test_a_clustering_loss_gets_a_line_at_ln_k_and_another_loss_does_not(drawn: list[Figure]) -> None:
-    loss_curves([StageCurve("Stage 2", _curve(2, 1)), StageCurve("Stage 3", _curve(8.2, 7.5), prototypes=3000)])
-
-    plain, clustered = drawn[0].axes
-    assert plain.get_title(loc="left") == "Stage 2"
-    assert [line.get_ydata()[0] for line in clustered.lines[1:]] == [pytest.approx(math.log(3000))]
-    assert len(plain.lines) == 1
-    assert "ln K = ln 3000 = 8.01" in _texts(drawn[0])
-    low, high = clustered.get_ylim()
-    assert low < 7.5
-    assert math.log(3000) < high
-
-
-def test_the_curve_holds_every_logged_loss(drawn: list[Figure]) -> None:
-    loss_curves([StageCurve("Stage 1", _curve(5, 4, math.nan, 3))])
-    x, y = drawn[0].axes[0].lines[0].get_data()
-    assert list(x) == [1, 2, 3, 4]
-    np.testing.assert_array_equal(y, [5, 4, math.nan, 3])
 
 
 def test_views_show_existing_slices_only_and_count_the_padding(drawn: list[Figure]) -> None:

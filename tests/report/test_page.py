@@ -147,7 +147,7 @@ def test_durations_are_said_as_people_say_them(seconds: float, said: str) -> Non
 def test_an_unknown_section_is_answered_with_the_nearest_one() -> None:
     with pytest.raises(ValueError, match=r"unknown report section 'curve'; did you mean curves\?"):
         Figure("curve", PNG, "x")
-    with pytest.raises(ValueError, match="unknown report section 'zzz'; known: curves, export"):
+    with pytest.raises(ValueError, match="unknown report section 'zzz'; known: collapse, curves, export"):
         Table("zzz", [], [])
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from vissl_jointssl import cli
 from vissl_jointssl.training import RecipeError, Stage, read_recipe
 
 WHOLE = """
@@ -38,8 +39,22 @@ def test_a_recipe_is_read_as_written(path: Path) -> None:
 def test_the_command_lines_changes_win(path: Path) -> None:
     path.write_text(WHOLE)
     recipe = read_recipe(path, ["run=elsewhere", "device=cpu", "processes=2", "manifest=m.csv"])
-    assert (recipe.run, recipe.manifest) == (Path("elsewhere"), Path("m.csv"))
+    assert (recipe.run, recipe.manifests) == (Path("elsewhere"), (Path("m.csv"),))
     assert (recipe.device, recipe.processes) == ("cpu", 2)
+
+
+def test_several_manifests_come_from_the_file_or_the_command_line(path: Path) -> None:
+    path.write_text(WHOLE.replace("data/manifest.csv", "[a.csv, b.csv]"))
+    assert read_recipe(path).manifests == (Path("a.csv"), Path("b.csv"))
+    assert read_recipe(path, ["manifest=[c.csv,d.csv]"]).manifests == (Path("c.csv"), Path("d.csv"))
+
+
+def test_a_stage_may_have_more_data_and_a_folder_of_another_name(path: Path) -> None:
+    path.write_text(WHOLE + "  - {config: jointssl/stage3_swav, folder: last, more_manifests: x_rays.csv}\n")
+    recipe = read_recipe(path)
+    assert recipe.folder(2) == Path("runs/x/last")
+    assert recipe.manifests_of(recipe.stages[2]) == (Path("data/manifest.csv"), Path("x_rays.csv"))
+    assert recipe.manifests_of(recipe.stages[1]) == (Path("data/manifest.csv"),)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +65,10 @@ def test_the_command_lines_changes_win(path: Path) -> None:
         (WHOLE + "devise: cpu", [], r"'devise' is read by nothing; did you mean device\?"),
         ("run: x", [], "'manifest' is missing"),
         (WHOLE + "  - {name: y}", [], r"stage 3 is \{'name': 'y'\}; expected `config: NAME`"),
+        (WHOLE + "  - {config: y, folder: a/b}", [], "folder of stage 3 is 'a/b'; expected a name without slashes"),
+        (WHOLE + "  - {config: y, folder: stage1}", [], "folder 'stage1' of stage 3 belongs to an earlier stage"),
+        (WHOLE + "  - {config: y, more_manifests: 3}", [], "more_manifests of stage 3 is 3; expected a path or a list"),
+        (WHOLE.replace("data/manifest.csv", "[3]"), [], r"manifest is \[3\]; expected a path or a list of paths"),
         (WHOLE + "device: tpu", [], r"device is 'tpu'; expected one of \('auto', 'cpu', 'gpu'\)"),
         (WHOLE, ["processes=-1"], "processes is '-1'; expected a number"),
         (WHOLE, ["epochs=3"], "'epochs=3' changes nothing; give run=, manifest=, device= or processes="),
@@ -75,8 +94,25 @@ def test_a_missing_file_is_an_error_that_says_where_recipes_are(path: Path) -> N
         read_recipe(path)
 
 
-@pytest.mark.parametrize("name", ["universal_swav", "demo"])
-def test_the_recipes_that_ship_can_be_read_and_name_configs_that_exist(root: Path, name: str) -> None:
-    recipe = read_recipe(root / "configs" / "recipes" / f"{name}.yaml")
+RECIPES = sorted(path.name for path in (Path(__file__).parents[2] / "configs" / "recipes").iterdir())
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_that_ships_is_planned_and_names_configs_that_exist(
+    root: Path, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = root / "configs" / "recipes" / name
+    recipe = read_recipe(path)
     for stage in recipe.stages:
-        assert (root / "configs" / "config" / f"{stage.config}.yaml").is_file()
+        assert (root / "configs" / "config" / f"{stage.config}.yaml").is_file(), stage.config
+    assert cli.main(["train", str(path), f"run={tmp_path / 'run'}", "device=cpu", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert f"{len(recipe.stages)} stages on CPU" in said
+    assert said.count("starts from") == len(recipe.stages)
+
+
+def test_unified_adds_its_x_rays_to_stage_1_alone_and_trains_stage_3_for_200_epochs(root: Path) -> None:
+    for flavour in ("swav", "deepclusterv2"):
+        recipe = read_recipe(root / "configs" / "recipes" / f"unified_{flavour}.yaml")
+        assert [len(recipe.manifests_of(stage)) for stage in recipe.stages] == [5, 4, 4]
+        assert "config.OPTIMIZER.num_epochs=200" in recipe.stages[2].overrides

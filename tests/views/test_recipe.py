@@ -9,10 +9,17 @@ from vissl_jointssl.views import ViewRecipe
     ("change", "message"),
     [
         ({"size": (0, 4)}, r"size is \(0, 4\); expected two positive numbers of pixels"),
+        ({"size": 128}, "size is 128; expected two positive numbers of pixels"),
         ({"num_slices": 0}, "num_slices is 0; expected a positive number"),
         ({"area": (0.0, 1.0)}, r"area is \(0.0, 1.0\); expected \(smallest, largest\), positive"),
         ({"area": (0.5, 1.5)}, "a crop covers at most 1, the whole slice"),
         ({"ratio": (2.0, 1.0)}, r"ratio is \(2.0, 1.0\)"),
+        (
+            {"crop_millimetres": (0.0, 9.0)},
+            r"crop_millimetres is \(0.0, 9.0\); expected \(smallest, lar",
+        ),
+        ({"depth_millimetres": 40.0}, r"depth_millimetres is 40.0; expected \(smallest, largest\)"),
+        ({"area": None}, r"area is None; expected \(smallest, largest\)"),
         ({"gamma": (-1.0, 1.0)}, r"gamma is \(-1.0, 1.0\)"),
         ({"contrast": (1.0, float("nan"))}, r"contrast is \(1.0, nan\)"),
         ({"blur": (2.0, 1.0)}, r"blur is \(2.0, 1.0\)"),

@@ -25,6 +25,7 @@ VOLUME_ENCODER_PREFIX = "volume_encoder."
 SLICE_PROJECTION = "slice_projection.weight"  # a Linear's weight, (D, E)
 
 _FEATURE_EXTRACTOR_PREFIX = "base_model."
+_FOREIGN = "a ResNet-50 of another library becomes one by `jointssl import FILE --out stage0.torch`"
 FINAL_NAME = re.compile(r"model_final_checkpoint_phase(\d+)\.torch")
 
 
@@ -99,7 +100,7 @@ def _load(path: Path) -> dict[str, Any]:
                 "copy it again, or delete it and resume the run that was killed while writing it"
             )
         raise CheckpointError(
-            f"{path}: not a PyTorch checkpoint (no zip archive); expected a .torch file that VISSL wrote"
+            f"{path}: not a PyTorch checkpoint (no zip archive); expected a .torch file that VISSL wrote; {_FOREIGN}"
         )
     _check_sums(path)
     try:
@@ -149,7 +150,8 @@ def _weights_and_record(
     if not trunk:
         raise CheckpointError(
             f"{path}: not a VISSL training checkpoint: found keys {sorted(map(str, content))[:5]}, expected "
-            "classy_state_dict -> base_model -> model -> trunk; pass the model_*.torch file of a training run"
+            "classy_state_dict -> base_model -> model -> trunk; pass the model_*.torch file of a training run; "
+            f"{_FOREIGN}"
         )
     stored = _inside(content, "classy_state_dict", "hooks", RECORD_HOOK, "record")
     try:

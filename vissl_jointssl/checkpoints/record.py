@@ -24,7 +24,8 @@ class StageRecord:
         slice_embedding_width: E, width of the concatenated multi-level slice embedding; None at stage 1.
         embedding_width: D, width of f_inter; None at stage 1.
         levels: ResNet levels that make up E, in order, such as ``("res1", ..., "res5")``; None at stage 1.
-        volume_encoder: Further arguments of `VolumeEncoder`; None at stage 1.
+        volume_encoder: ``attention_axis`` (absent in old records: the slices) and every option of that axis' f_inter;
+            None at stage 1.
         manifest: Fingerprint of the manifest of the training data.
         version: Version of this package.
     """

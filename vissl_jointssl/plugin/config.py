@@ -9,14 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 from vissl.config import AttrDict
 
 from vissl_jointssl import __version__
 from vissl_jointssl.checkpoints import (
-    SLICE_ENCODER_PREFIX,
-    VOLUME_ENCODER_PREFIX,
     Checkpoint,
     CheckpointError,
     StageRecord,
@@ -24,25 +21,38 @@ from vissl_jointssl.checkpoints import (
     read_checkpoint,
     sha256,
 )
-from vissl_jointssl.manifest import Manifest, ManifestError, read_manifest
-from vissl_jointssl.models.slice_encoder import embedding_width
+from vissl_jointssl.manifest import Manifest
+from vissl_jointssl.models.slice_encoder import LEVEL_CHANNELS
+from vissl_jointssl.models.volume_cnn import WIDTH as VOLUME_CNN_WIDTH
+from vissl_jointssl.plugin.accumulation_config import complete_accumulation
+from vissl_jointssl.plugin.collapse_limits import CollapseOptions
 from vissl_jointssl.plugin.config_faults import TRUNK_SECTION, ConfigError, key_faults
+from vissl_jointssl.plugin.data_config import read_data
+from vissl_jointssl.plugin.evaluation_config import complete_evaluation
+from vissl_jointssl.plugin.inter_deepclusterv2_config import complete_deepclusterv2, complete_inter_deepclusterv2
 from vissl_jointssl.plugin.inter_swav_config import complete_inter_swav
 from vissl_jointssl.plugin.options import RunOptions, TrunkOptions, read_options
-from vissl_jointssl.plugin.slice_dataset import SliceDataset
-from vissl_jointssl.plugin.volume_dataset import VolumeDataset
+from vissl_jointssl.plugin.trunk_config import complete_trunk, trunk_section, with_trunk, with_whole_record
+from vissl_jointssl.spelling import nearest
 
-SOURCES: dict[str, type[VolumeDataset | SliceDataset]] = {
-    "volume_dataset": VolumeDataset,
-    "slice_dataset": SliceDataset,
-}
 STAGE_PARTS = {  # (stage, flavour): what its trunk and its loss must be called
     (1, "swav"): ("resnet", "swav_loss"),
     (2, "swav"): ("joint_trunk", "masked_embedding_loss"),
     (3, "swav"): ("joint_trunk", "inter_swav_loss"),
+    (1, "deepclusterv2"): ("resnet", "deepclusterv2_loss"),
+    (2, "deepclusterv2"): ("joint_trunk", "masked_embedding_loss"),
+    (3, "deepclusterv2"): ("joint_trunk", "inter_deepclusterv2_loss"),
+}
+BASELINE_TRUNKS = {  # trunk of a baseline: the data source it reads, the width it gives
+    "resnet": ("slice_dataset", LEVEL_CHANNELS["res5"]),
+    "volume_cnn_trunk": ("volume_dataset", VOLUME_CNN_WIDTH),
 }
 # What VISSL infers for its own losses by their names, for ours: completes the config, given D, and returns faults.
-LOSS_COMPLETIONS: dict[str, Callable[[AttrDict, int], list[str]]] = {"inter_swav_loss": complete_inter_swav}
+LOSS_COMPLETIONS: dict[str, Callable[[AttrDict, int], list[str]]] = {
+    "deepclusterv2_loss": complete_deepclusterv2,
+    "inter_deepclusterv2_loss": complete_inter_deepclusterv2,
+    "inter_swav_loss": complete_inter_swav,
+}
 
 
 def prepare(cfg: AttrDict) -> AttrDict:
@@ -56,13 +66,17 @@ def prepare(cfg: AttrDict) -> AttrDict:
     faults = key_faults(cfg)
     run, run_faults = read_options(RunOptions, cfg.JOINT_SSL, "JOINT_SSL")
     trunk, trunk_faults = read_options(TrunkOptions, cfg.MODEL.TRUNK.get("JOINT_SSL", {}), TRUNK_SECTION)
-    faults += run_faults + trunk_faults
+    _, collapse_faults = read_options(CollapseOptions, run.collapse, "JOINT_SSL.COLLAPSE")
+    faults += run_faults + trunk_faults + collapse_faults
     parent, parent_faults = _read_parent(cfg)
-    manifests, data_faults = _read_data(cfg)
+    manifests, data_faults = read_data(cfg)
     faults += parent_faults + data_faults
     if not run_faults:
+        faults += complete_accumulation(cfg, run)
         if run.purpose == "evaluate":
-            faults += _complete_evaluation(cfg, parent, manifests)
+            faults += complete_evaluation(cfg, parent, manifests)
+        elif run.purpose == "baseline":
+            faults += _complete_baseline(cfg)
         else:
             faults += _complete_stage(cfg, run, trunk, parent, manifests)
     if faults:
@@ -80,51 +94,16 @@ def _read_parent(cfg: AttrDict) -> tuple[Checkpoint | None, list[str]]:
         return None, [f"config.MODEL.WEIGHTS_INIT.PARAMS_FILE: {error}"]
 
 
-def _read_data(cfg: AttrDict) -> tuple[list[Manifest], list[str]]:
-    """Open every data source of ours as training will, so that what is wrong with a file is known before."""
-    manifests, faults = [], []
-    for split in ["TRAIN", "TEST"] if cfg.TEST_MODEL else ["TRAIN"]:
-        section = cfg.DATA[split]
-        for source, path in zip(section.DATA_SOURCES, section.DATA_PATHS, strict=False):
-            if source not in SOURCES:
-                continue
-            try:
-                manifest = read_manifest(path)
-                manifest.check_files()
-                samples = len(SOURCES[source](cfg, path, split, "", source))
-            except ManifestError as error:
-                faults.append(f"config.DATA.{split}.DATA_PATHS: {error}")
-                continue
-            manifests.append(manifest)
-            step = section.BATCHSIZE_PER_REPLICA * cfg.DISTRIBUTED.NUM_PROC_PER_NODE * cfg.DISTRIBUTED.NUM_NODES
-            if section.DROP_LAST and samples < step:
-                faults.append(
-                    f"one step takes {step} samples and {path} has {samples}, so an epoch would have no step; "
-                    f"lower config.DATA.{split}.BATCHSIZE_PER_REPLICA"
-                )
-    return manifests, faults
-
-
-def _complete_evaluation(cfg: AttrDict, parent: Checkpoint | None, manifests: list[Manifest]) -> list[str]:
-    """The parts of a trunk are what its checkpoint says, and the classes what the manifests say."""
-    classes = max((entry.label + 1 for one in manifests for entry in one.entries if entry.label is not None), default=0)
-    for name, arguments in cfg.MODEL.HEAD.PARAMS:
-        if name == "eval_mlp" and arguments["dims"][-1] is None:
-            arguments["dims"][-1] = classes
-    if parent is None:
-        return []
-    prefixes = [SLICE_ENCODER_PREFIX]
-    if cfg.MODEL.TRUNK.NAME == "joint_trunk":
-        prefixes.append(VOLUME_ENCODER_PREFIX)
-        record = parent.record
-        if record is not None and record.levels is not None:
-            cfg.MODEL.TRUNK["JOINT_SSL"] = AttrDict(_trunk_section(record))
-    return [
-        f"{parent.path} has no weights called {prefix}*, which {cfg.MODEL.TRUNK.NAME} needs; "
-        "give a checkpoint of stage 2 or 3"
-        for prefix in prefixes
-        if not any(name.startswith(prefix) for name in parent.trunk)
-    ]
+def _complete_baseline(cfg: AttrDict) -> list[str]:
+    """A baseline writes no stage record: its checkpoint is read as one of stock VISSL."""
+    name, sources = cfg.MODEL.TRUNK.NAME, cfg.DATA.TRAIN.DATA_SOURCES
+    if name not in BASELINE_TRUNKS:
+        return [f"MODEL.TRUNK.NAME is {name!r}{nearest(name, BASELINE_TRUNKS)}"]
+    source, width = BASELINE_TRUNKS[name]
+    if list(sources) != [source]:
+        return [f"config.DATA.TRAIN.DATA_SOURCES is {list(sources)}; a baseline on {name} reads [{source}]"]
+    completion = LOSS_COMPLETIONS.get(cfg.LOSS.name)
+    return completion(cfg, width) if completion else []
 
 
 def _complete_stage(
@@ -146,17 +125,12 @@ def _complete_stage(
         version=__version__,
     )
     if run.stage > 1 and not trunk.faults():
-        record = replace(
-            record,
-            levels=trunk.levels,
-            slice_embedding_width=embedding_width(trunk.levels),
-            embedding_width=trunk.embedding_width,
-            volume_encoder=dict(trunk.volume_encoder),
-        )
+        trunk, trunk_faults = complete_trunk(cfg, run, trunk)
+        record = with_trunk(record, trunk)
         cfg.MODEL.TRUNK["JOINT_SSL"] = AttrDict(
-            {**_trunk_section(record), "STAGE": run.stage, "MASK_RATIO": trunk.mask_ratio}
+            {**trunk_section(record), "STAGE": run.stage, "MASK_RATIO": trunk.mask_ratio}
         )
-        faults += _hand_over_faults(record, run, parent)
+        faults += trunk_faults or _hand_over_faults(record, run, parent)
     if parent is not None:
         record = replace(
             record, parent=sha256(parent.path), parent_stage=parent.record.stage if parent.record else None
@@ -171,15 +145,8 @@ def _hand_over_faults(record: StageRecord, run: RunOptions, parent: Checkpoint |
     if parent is None:
         return []  # unset or unreadable, and said so
     try:
-        hand_over(parent, record, skip_stage_2=run.skip_stage_2, allow_unrecorded=run.allow_unrecorded_parent)
+        whole = with_whole_record(parent)
+        hand_over(whole, record, skip_stage_2=run.skip_stage_2, allow_unrecorded=run.allow_unrecorded_parent)
     except CheckpointError as error:
         return [str(error)]
     return []
-
-
-def _trunk_section(record: StageRecord) -> dict[str, Any]:
-    return {
-        "LEVELS": list(record.levels or ()),
-        "EMBEDDING_WIDTH": record.embedding_width,
-        "VOLUME_ENCODER": dict(record.volume_encoder or {}),
-    }

@@ -12,6 +12,7 @@ import vissl.config
 from omegaconf import DictConfig, OmegaConf
 from vissl.config import AttrDict
 
+from vissl_jointssl.plugin.inter_deepclusterv2_loss import InterDeepClusterV2Loss
 from vissl_jointssl.plugin.inter_swav_loss import InterSwAVLoss
 from vissl_jointssl.plugin.masked_embedding_loss import MaskedEmbeddingLoss
 from vissl_jointssl.plugin.volume_views import read_view_recipe
@@ -20,7 +21,11 @@ from vissl_jointssl.spelling import nearest
 OUR_SOURCES = {"volume_dataset", "slice_dataset"}
 VIEW_TRANSFORMS = {"volume_views", "volume_centre_view"}
 TRUNK_SECTION = "MODEL.TRUNK.JOINT_SSL"
-OUR_LOSSES: dict[str, type] = {"inter_swav_loss": InterSwAVLoss, "masked_embedding_loss": MaskedEmbeddingLoss}
+OUR_LOSSES: dict[str, type] = {
+    "inter_deepclusterv2_loss": InterDeepClusterV2Loss,
+    "inter_swav_loss": InterSwAVLoss,
+    "masked_embedding_loss": MaskedEmbeddingLoss,
+}
 # Keys of ours inside VISSL's sections, beside `JOINT_SSL` and `MODEL.TRUNK.JOINT_SSL`.
 OUR_KEYS = {
     "JOINT_SSL",
@@ -29,6 +34,7 @@ OUR_KEYS = {
     "DATA.TEST.SPLITS",
     *(f"LOSS.{name}" for name in OUR_LOSSES),
     "MODEL._MODEL_INIT_SEED",  # VISSL's own, written by its inference
+    "OPTIMIZER.exclude_bias_and_norm",  # VISSL's own, of LARS (vissl/optimizers/lars.py:63)
 }
 
 
@@ -69,7 +75,8 @@ def refuse_missing_values(composed: DictConfig) -> None:
             missing.append(
                 f"config.DATA.{split}.DATA_PATHS is not set; give [folder/manifest.csv], as `jointssl prepare` wrote it"
             )
-    if config.JOINT_SSL.get("STAGE") != 1 and not config.MODEL.WEIGHTS_INIT.PARAMS_FILE:
+    from_nothing = config.JOINT_SSL.get("STAGE") == 1 or config.JOINT_SSL.get("PURPOSE") == "baseline"
+    if not from_nothing and not config.MODEL.WEIGHTS_INIT.PARAMS_FILE:
         missing.append(
             "config.MODEL.WEIGHTS_INIT.PARAMS_FILE is not set; give the last checkpoint of the stage before, "
             "model_final_checkpoint_phase*.torch"

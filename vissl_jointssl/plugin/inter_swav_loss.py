@@ -27,7 +27,9 @@ class InterSwAVLoss(ClassyLoss):
         assign_views: Views whose codes are targets.
         embedding_width: D, width of the queued embeddings; filled in from the head.
         queue_length: Volumes of earlier steps that share in the balanced assignment, per rank and view; 0 is the paper.
-        queue_start_iter: Steps before the queue takes part.
+        queue_start_iter: Steps before the queue takes part. It fills from the first on and must be full, as in SwAV's
+            own code; VISSL's begins with random vectors (vissl/losses/swav_loss.py:310), and once both are full of
+            embeddings the losses are the same.
     """
 
     def __init__(
@@ -78,7 +80,7 @@ class InterSwAVLoss(ClassyLoss):
         return torch.stack(losses).mean()
 
     def _past_embeddings(self) -> Tensor | None:
-        if self.queue is None or int(self.num_steps) < self.queue_start_iter:
+        if self.queue is None or not self.queue.is_full() or int(self.num_steps) < self.queue_start_iter:
             return None
         return self.queue.embeddings()
 

@@ -14,10 +14,11 @@ from vissl.config import AttrDict
 from vissl.models.trunks import register_model_trunk
 from vissl.models.trunks.resnext import ResNeXt
 
+from vissl_jointssl.models.attention_axis import build_volume_encoder
 from vissl_jointssl.models.masking import draw_mask, hide_slices
 from vissl_jointssl.models.slice_encoder import embedding_width, encode_slices
 from vissl_jointssl.models.valid_slices import valid_slices
-from vissl_jointssl.models.volume_encoder import VolumeEncoder, volume_embedding
+from vissl_jointssl.models.volume_encoder import volume_embedding
 from vissl_jointssl.plugin.options import TrunkOptions, read_options
 from vissl_jointssl.spelling import nearest
 
@@ -42,6 +43,9 @@ class JointTrunk(ResNeXt):
     * stage 2: a `MaskedVolume`; f_intra is frozen, weights and BatchNorm statistics (its `train` stays off),
     * stage 3 and default: volume embeddings `(B, D)`, L2-normalised (Eq. 10),
     * feature extraction, by name and in the order asked for: `volume` `(B, D)`, `slices` `(B, F, D)`.
+
+    f_inter is what `ATTENTION_AXIS` says; with `none`, Z is the normalised mean of the projected slices. Without
+    `SLICE_PROJECTION` as well (evaluation of stage 1), it is that of the multi-level embeddings, and D = E.
     """
 
     def __init__(self, model_config: AttrDict, model_name: str) -> None:
@@ -53,10 +57,13 @@ class JointTrunk(ResNeXt):
         self.levels = options.levels
         self.mask_ratio = options.mask_ratio
         self.predicts_masked_slices = options.stage == 2
-        width = options.embedding_width
+        width, slice_width = options.embedding_width, embedding_width(self.levels)
         # A learned map, saved with the rest; the released code draws it anew in every stage.
-        self.slice_projection = nn.Linear(embedding_width(self.levels), width)
-        self.volume_encoder = VolumeEncoder(width=width, **options.volume_encoder)
+        self.slice_projection: nn.Module = nn.Linear(slice_width, width)
+        if not options.slice_projection:
+            # A checkpoint of f_intra alone: better E as it is than a random map of it.
+            self.slice_projection, width = nn.Identity(), slice_width
+        self.volume_encoder = build_volume_encoder(options.attention_axis, width=width, **options.volume_encoder)
         if self.predicts_masked_slices:
             # Only this stage has a [MASK]: a trainable weight that a stage does not use makes DDP fail.
             self.mask_token = nn.Parameter(torch.randn(width) * 0.02)

@@ -9,7 +9,9 @@ import difflib
 import logging
 import sys
 import warnings
+from collections.abc import Callable
 from types import TracebackType
+from typing import Any
 
 import torch
 from hydra import initialize_config_module
@@ -44,14 +46,29 @@ def main(overrides: list[str]) -> None:
     """
     setup_logging(__name__)
     logging.info(f"overrides: {overrides}")
-    composed = compose(overrides)
-    refuse_missing_values(composed)
-    args, config = convert_to_attrdict(composed)
-    config = prepare(config)
+    args, config = read_config(overrides)
     if config.SLURM.USE_SLURM:
         slurm.submit(config, engine_name=args.engine_name)
     else:
         launch_on_this_node(config, node_id=args.node_id, engine_name=args.engine_name)
+
+
+def read_config(overrides: list[str]) -> tuple[Any, AttrDict]:
+    """Compose, infer, check and complete a config.
+
+    Args:
+        overrides: Hydra's.
+
+    Returns:
+        What is beside the config (``engine_name``, ``node_id``), and the run's config.
+
+    Raises:
+        ValueError: If the config is unknown or has a fault.
+    """
+    composed = compose(overrides)
+    refuse_missing_values(composed)
+    args, config = convert_to_attrdict(composed)
+    return args, prepare(config)
 
 
 def launch_on_this_node(config: AttrDict, node_id: int, engine_name: str) -> None:
@@ -150,10 +167,10 @@ def _is_meeting_point(run_id: str) -> bool:
     return bool(host) and port.isdigit()
 
 
-def command_line() -> None:
-    """Run :func:`main` on the program's arguments; a failure ends with its cause in one line, and exit code 1."""
+def command_line(program: Callable[[list[str]], None] = main) -> None:
+    """Run a program on the command line's overrides; a failure ends with its cause in one line, and exit code 1."""
     sys.excepthook = _report_failure
-    main(sys.argv[1:])
+    program(sys.argv[1:])
 
 
 def _report_failure(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -8,7 +8,7 @@ from classy_vision.losses import ClassyLoss, register_loss
 from torch import Tensor
 from vissl.config import AttrDict
 
-from vissl_jointssl.objectives.masked_embedding import masked_embedding_loss
+from vissl_jointssl.objectives.masked_embedding import masked_embedding_loss, weight_of_rank
 
 
 @register_loss("masked_embedding_loss")
@@ -21,6 +21,10 @@ class MaskedEmbeddingLoss(ClassyLoss):
         return cls()
 
     def forward(self, output: list[Tensor], target: Any) -> Tensor:
-        """Score `[predicted, embeddings, mask]` as `masked_decoder_head` returns it; `target` is VISSL's index."""
+        """Score `[predicted, embeddings, mask]` as `masked_decoder_head` returns it; `target` is VISSL's index.
+
+        Weighted so that what VISSL and DDP do next, averaging over ranks, averages over the hidden slices of all.
+        """
         predicted, embeddings, mask = output
-        return masked_embedding_loss(predicted, embeddings, mask)
+        loss = masked_embedding_loss(predicted, embeddings, mask)
+        return loss * weight_of_rank(mask).to(loss.dtype)

@@ -8,8 +8,17 @@ from __future__ import annotations
 
 import importlib
 
-# Modules whose own decorators register the trunk, the head, the losses and the transforms.
-DECORATED = ("inter_swav_loss", "joint_trunk", "masked_decoder_head", "masked_embedding_loss", "volume_views")
+# Modules whose own decorators register the trunk, the head, the losses, the transforms and the training step.
+DECORATED = (
+    "accumulated_train_step",
+    "inter_deepclusterv2_loss",
+    "inter_swav_loss",
+    "joint_trunk",
+    "masked_decoder_head",
+    "masked_embedding_loss",
+    "volume_cnn_trunk",
+    "volume_views",
+)
 
 
 def register() -> None:

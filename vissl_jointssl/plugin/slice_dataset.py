@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import bisect
 import itertools
+import math
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 from vissl.config import AttrDict
 
-from vissl_jointssl.manifest import as_unit_interval, read_manifest
-from vissl_jointssl.plugin.volume_dataset import select_entries
+from vissl_jointssl.manifest import Entry, as_unit_interval
+from vissl_jointssl.plugin.volume_dataset import select_rows
 
 
 class SliceDataset:
@@ -22,11 +24,17 @@ class SliceDataset:
     Arguments, errors and contract are `VolumeDataset`'s. A slice carries the label of its volume.
     """
 
-    def __init__(self, cfg: AttrDict, path: str, split: str, dataset_name: str, data_source: str) -> None:
-        self.manifest = read_manifest(path)
-        self.entries = select_entries(self.manifest, cfg, split, kinds=("volume", "image"))
-        counts = [entry.shape[0] if entry.kind == "volume" else 1 for entry in self.entries]
+    def __init__(
+        self, cfg: AttrDict, path: str | Sequence[str], split: str, dataset_name: str, data_source: str
+    ) -> None:
+        self.rows = select_rows(path, cfg, split, kinds=("volume", "image"))
+        counts = [_slice_count(row.entry) for row in self.rows]
         self.ends = list(itertools.accumulate(counts))  # index of the first slice after each entry
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """The rows of the manifests, in the order of their slices' indices."""
+        return tuple(row.entry for row in self.rows)
 
     def __len__(self) -> int:
         return self.ends[-1]
@@ -43,10 +51,10 @@ class SliceDataset:
     def __getitem__(self, index: int) -> tuple[Image.Image, bool]:
         """One slice, and True: what cannot be read raises instead."""
         position, offset = self.locate(index)
-        entry = self.entries[position]
-        pixels = self.manifest.open(entry)
-        if entry.kind == "volume":
-            pixels = pixels[offset]
+        row = self.rows[position]
+        pixels = row.open()
+        if row.entry.kind == "volume":
+            pixels = pixels.reshape(-1, *pixels.shape[-2:])[offset]  # slices of the first channel, then of the next
         levels = np.clip(np.rint(as_unit_interval(pixels) * 255), 0, 255).astype(np.uint8)
         return Image.fromarray(levels).convert("RGB"), True
 
@@ -55,5 +63,10 @@ class SliceDataset:
         labels = []
         for entry in self.entries:
             if entry.label is not None:
-                labels += [entry.label] * (entry.shape[0] if entry.kind == "volume" else 1)
+                labels += [entry.label] * _slice_count(entry)
         return labels
+
+
+def _slice_count(entry: Entry) -> int:
+    """Slices of a volume, of every channel one by one; 1 for an image."""
+    return math.prod(entry.shape[:-2]) if entry.kind == "volume" else 1

@@ -1,13 +1,20 @@
 """`volume_views` and `volume_centre_view`: the views room as VISSL transforms.
 
-Both take a volume `(F, H, W)` as `volume_dataset` gives it, memory-mapped, and read from disk only the slices they
-need. They end in normalised tensors, because stock transforms such as `ToTensor` do not take volumes.
+Both take a volume as `volume_dataset` gives it, memory-mapped, and read from disk only the voxels they need. They end
+in normalised tensors, because stock transforms such as `ToTensor` do not take volumes.
+
+Beside the fields of the family's recipe, both read
+
+* `family`: `crop` (`ViewRecipe`, the default) or `released` (`ReleasedRecipe`),
+* `channels` and `channel_drop`: `ChannelRecipe`, for volumes `(C, F, H, W)`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,51 +22,90 @@ from classy_vision.dataset.transforms import ClassyTransform, register_transform
 from torch import Tensor
 
 from vissl_jointssl.manifest import as_unit_interval
+from vissl_jointssl.plugin.volume_sample import VolumeSample
 from vissl_jointssl.spelling import nearest
-from vissl_jointssl.views import ViewParameters, ViewRecipe, apply_view, centre_view, draw_view, window
+from vissl_jointssl.views import (
+    FAMILIES,
+    GREY_MEAN,
+    AnyParameters,
+    AnyRecipe,
+    ChannelRecipe,
+    apply_view,
+    centre_view,
+    channel_count,
+    draw_channel,
+    draw_dropped,
+    draw_view,
+    drop_channels,
+    first_channel,
+    sample_generator,
+    take_channel,
+    view_generator,
+    window,
+)
 
-# One grey mean and deviation for slices and volumes alike: ImageNet's, averaged over its channels.
-GREY_MEAN, GREY_DEVIATION = 0.449, 0.226
+GREY_DEVIATION = 0.226  # as GREY_MEAN: one for slices and volumes alike, ImageNet's averaged over its channels
 
 
-def read_view_recipe(arguments: dict[str, Any]) -> ViewRecipe:
-    """A recipe from a transform's YAML keys.
+class Recipes(NamedTuple):
+    """What a transform's YAML keys say."""
+
+    view: AnyRecipe
+    channels: ChannelRecipe
+
+
+def read_view_recipe(arguments: dict[str, Any]) -> Recipes:
+    """The recipes from a transform's YAML keys.
 
     Raises:
-        ValueError: For an unknown key or a value out of its limits.
+        ValueError: For an unknown family or key, or a value out of its limits.
     """
-    known = [field.name for field in fields(ViewRecipe)]
-    unknown = [f"{key!r} is read by nothing{nearest(key, known)}" for key in arguments if key not in known]
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items() if key != "family"
+    }
+    family = arguments.get("family", "crop")
+    if family not in FAMILIES:
+        raise ValueError(f"family {family!r} is not known{nearest(str(family), FAMILIES)}")
+    of_view, of_channels = ({field.name for field in fields(kind)} for kind in (FAMILIES[family], ChannelRecipe))
+    known = {"family", *of_view, *of_channels}
+    unknown = [f"{key!r} is read by nothing{nearest(key, known)}" for key in values if key not in known]
     if unknown:
         raise ValueError("; ".join(unknown))
-    values: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()
-    }
-    return ViewRecipe(**values)
+    return Recipes(
+        FAMILIES[family](**{key: value for key, value in values.items() if key in of_view}),
+        ChannelRecipe(**{key: value for key, value in values.items() if key in of_channels}),
+    )
 
 
 @register_transform("volume_views")
 class VolumeViews(ClassyTransform):
-    """V views of one volume, each drawn anew.
+    """V views of one volume, each drawn from the seed, the epoch, the sample and its own number alone.
 
     Args:
         total_num_crops: V; VISSL's word, because its inference looks for it.
-        recipe: Fields of `ViewRecipe`.
+        recipe: Keys of `read_view_recipe`.
     """
 
     def __init__(self, total_num_crops: int = 2, **recipe: Any) -> None:
         self.num_views = total_num_crops
-        self.recipe = read_view_recipe(recipe)
+        self.recipe, self.channels = read_view_recipe(recipe)
 
-    def __call__(self, volume: np.ndarray) -> list[Tensor]:
-        """Views `(F, 1, H, W)`, F, H and W as the recipe says; slices that do not exist are NaN.
+    def __call__(self, sample: VolumeSample) -> list[Tensor]:
+        """Views `(F, C, H, W)`, F, H and W as the recipe says; slices that do not exist are NaN.
 
-        The draws come from torch's global generator, which VISSL seeds in each loader worker.
+        Raises:
+            ValueError: If the volume lacks something that the recipe needs, such as its spacing.
         """
-        seeds = torch.randint(2**62, (self.num_views,))
-        generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
-        shape = (volume.shape[0], volume.shape[1], volume.shape[2])
-        return [_view(volume, draw_view(self.recipe, shape, generator)) for generator in generators]
+        count = channel_count(sample.volume)
+        with _named(sample):
+            volume = take_channel(sample.volume, draw_channel(self.channels, count, sample_generator(sample.key)))
+            views = []
+            for number in range(self.num_views):
+                generator = view_generator(sample.key, number)
+                parameters = draw_view(self.recipe, volume.shape, generator, sample.spacing)
+                dropped = draw_dropped(self.channels, channel_count(volume), generator)
+                views.append(_normalised(drop_channels(_view(volume, parameters), dropped)))
+        return views
 
 
 @register_transform("volume_centre_view")
@@ -67,17 +113,35 @@ class VolumeCentreView(ClassyTransform):
     """The middle of a volume, without chance: for extraction and evaluation.
 
     Args:
-        recipe: Fields of `ViewRecipe`; only its sizes matter.
+        recipe: Keys of `read_view_recipe`; only the sizes matter. Where a channel would be drawn, it is the first.
     """
 
     def __init__(self, **recipe: Any) -> None:
-        self.recipe = read_view_recipe(recipe)
+        self.recipe, self.channels = read_view_recipe(recipe)
 
-    def __call__(self, volume: np.ndarray) -> Tensor:
-        """One view `(F, 1, H, W)`."""
-        return _view(volume, centre_view((volume.shape[0], volume.shape[1], volume.shape[2]), self.recipe))
+    def __call__(self, sample: VolumeSample) -> Tensor:
+        """One view `(F, C, H, W)`.
+
+        Raises:
+            ValueError: As `VolumeViews`.
+        """
+        with _named(sample):
+            volume = take_channel(sample.volume, first_channel(self.channels, channel_count(sample.volume)))
+            return _normalised(_view(volume, centre_view(volume.shape, self.recipe, sample.spacing)))
 
 
-def _view(volume: np.ndarray, parameters: ViewParameters) -> Tensor:
-    pixels = torch.from_numpy(as_unit_interval(window(volume, parameters)))
-    return (apply_view(pixels, parameters) - GREY_MEAN) / GREY_DEVIATION
+@contextmanager
+def _named(sample: VolumeSample) -> Iterator[None]:
+    """Say which volume of thousands it was."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"volume {sample.name!r}: {error}") from error
+
+
+def _view(volume: np.ndarray, parameters: AnyParameters) -> Tensor:
+    return apply_view(torch.from_numpy(as_unit_interval(window(volume, parameters))), parameters)
+
+
+def _normalised(view: Tensor) -> Tensor:
+    return (view - GREY_MEAN) / GREY_DEVIATION

@@ -9,6 +9,7 @@ from vissl_jointssl.spelling import nearest
 
 SECTIONS = {
     "curves": "Losses",
+    "collapse": "Collapse",
     "views": "Views",
     "neighbours": "Nearest neighbours",
     "linear_evaluation": "Linear evaluation",

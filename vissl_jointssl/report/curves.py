@@ -92,7 +92,7 @@ def read_loss_curve(path: Path | str) -> LossCurve:
         LogError: If the file is missing or holds no logged iteration.
     """
     path = Path(path)
-    lines, problems = _read_lines(path)
+    lines, problems = read_lines(path)
     points: list[LossPoint] = []
     for number, line in lines:
         try:
@@ -122,7 +122,7 @@ def read_meters(path: Path | str) -> tuple[MeterReading, ...]:
         LogError: If the file is missing or a line of it cannot be read.
     """
     path = Path(path)
-    lines, problems = _read_lines(path)
+    lines, problems = read_lines(path)
     if problems:
         raise LogError(f"{path}: {'; '.join(problems)}; resume the run, or run the evaluation again")
     readings: dict[tuple[str, int, int], MeterReading] = {}
@@ -135,7 +135,7 @@ def read_meters(path: Path | str) -> tuple[MeterReading, ...]:
     return tuple(readings.values())
 
 
-def _read_lines(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], list[str]]:
+def read_lines(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], list[str]]:
     """Numbered lines of a JSON log, and a sentence for each line that is not whole."""
     if not path.is_file():
         raise LogError(f"{path}: no such log; run the stage first, or correct the path")

@@ -70,8 +70,10 @@ def train(recipe: Recipe, say: Callable[[str], None]) -> Path:
     Raises:
         RecipeError: If the recipe cannot be run, a stage fails, or another process is training in this folder.
     """
-    if not recipe.manifest.is_file():
-        raise RecipeError(f"manifest {recipe.manifest} does not exist; `jointssl prepare` writes one")
+    manifests = dict.fromkeys(path for stage in recipe.stages for path in recipe.manifests_of(stage))
+    absent = [str(path) for path in manifests if not path.is_file()]
+    if absent:
+        raise RecipeError(f"manifest {', '.join(absent)} does not exist; `jointssl prepare` writes one")
     recipe.run.mkdir(parents=True, exist_ok=True)
     with _only_one(recipe.run) as lock:
         planned = plan(recipe)
@@ -107,9 +109,10 @@ def announce(recipe: Recipe, planned: Sequence[PlannedStage], say: Callable[[str
 
 def stage_overrides(recipe: Recipe, item: PlannedStage, parent: Path | None) -> list[str]:
     """The command line of one stage, without the machine's part."""
+    paths = ",".join(f"'{path}'" for path in recipe.manifests_of(item.stage))
     overrides = [
         f"config={item.stage.config}",
-        f"config.DATA.TRAIN.DATA_PATHS=['{recipe.manifest}']",
+        f"config.DATA.TRAIN.DATA_PATHS=[{paths}]",
         f"config.CHECKPOINT.DIR='{item.folder}'",
     ]
     if parent is not None:
@@ -118,10 +121,11 @@ def stage_overrides(recipe: Recipe, item: PlannedStage, parent: Path | None) -> 
 
 
 def _settings(recipe: Recipe, stage: Stage) -> dict[str, Any]:
+    manifests = recipe.manifests_of(stage)
     return {
         "config": stage.config,
         "overrides": [*recipe.overrides, *stage.overrides],
-        "manifest": str(recipe.manifest),
+        "manifest": str(manifests[0]) if len(manifests) == 1 else [str(path) for path in manifests],
     }
 
 

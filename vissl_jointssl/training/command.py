@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "changes",
         nargs="*",
         metavar="key=value",
-        help="run=FOLDER, manifest=FILE, device=auto|cpu|gpu or processes=N in place of the recipe's",
+        help="run=FOLDER, manifest=FILE or [FILE,FILE], device=auto|cpu|gpu or processes=N in place of the recipe's",
     )
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and stop")
     parser.epilog = "Finished stages are skipped and a killed one goes on: run the same command again."

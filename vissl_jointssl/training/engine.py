@@ -68,11 +68,12 @@ def run_engine(overrides: Sequence[str], folder: Path, label: str, keep_open: in
             env=environment,
         )
         try:
+            shown: set[str] = set()
             with tqdm(desc=label, unit="step", dynamic_ncols=True) as bar:
                 while process.poll() is None:
                     time.sleep(POLL_SECONDS)
-                    _show(bar, progress)
-                _show(bar, progress)
+                    show_progress(bar, progress, shown)
+                show_progress(bar, progress, shown)
         finally:
             if process.poll() is None:
                 process.terminate()
@@ -83,7 +84,14 @@ def run_engine(overrides: Sequence[str], folder: Path, label: str, keep_open: in
         raise RecipeError(f"{label} failed (exit {process.returncode}): {last}\nthe whole log: {log}")
 
 
-def _show(bar: Any, progress: Path) -> None:
+def show_progress(bar: Any, progress: Path, shown: set[str]) -> None:
+    """Bring a bar up to date with the progress file, and print each of its warnings once, above the bar.
+
+    Args:
+        bar: tqdm's.
+        progress: The file; nothing happens before it is there.
+        shown: Warnings printed so far; added to.
+    """
     try:
         state = json.loads(progress.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -93,5 +101,10 @@ def _show(bar: Any, progress: Path) -> None:
         bar.initial = bar.n = state["step"]  # a resumed run is timed from where it goes on
     bar.n = state["step"]
     if state["loss"] is not None:
-        bar.set_postfix(loss=f"{state['loss']:.3f}", refresh=False)
+        numbers = {"loss": state["loss"], **state["beside_loss"]}
+        bar.set_postfix({name: f"{value:.3f}" for name, value in numbers.items()}, refresh=False)
+    for warning in state["warnings"]:
+        if warning not in shown:
+            shown.add(warning)
+            bar.write(f"{bar.desc}: {warning}", file=sys.stderr)
     bar.refresh()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+MILLIMETRES = ("crop_millimetres", "depth_millimetres")
+
 
 @dataclass(frozen=True)
 class ViewRecipe:
@@ -12,8 +14,15 @@ class ViewRecipe:
     Attributes:
         size: H and W of a view, in pixels.
         num_slices: F of a view.
-        area: Smallest and largest share of a slice's area that a crop covers.
-        ratio: Smallest and largest height over width of a crop, relative to the slice's own.
+        area: Smallest and largest share of a slice's area that a crop covers; not used with `crop_millimetres`.
+        ratio: Smallest and largest height over width of a crop; relative to the slice's own for `area`, in mm over mm
+            for `crop_millimetres`.
+        crop_millimetres: Smallest and largest side of a crop in the plane, mm, or None for crops by `area`. Volumes of
+            different pixel size then show anatomy at the same scales. A crop never exceeds the slice: a scan smaller
+            than the drawn side is seen at most whole, larger than life.
+        depth_millimetres: Smallest and largest extent along the slices, mm, or None to take slices as they are. A
+            view's slices are then that extent over `num_slices` apart, interpolated from the volume's (averaged where
+            they are closer), so that thin and thick slices look alike; where a scan is shorter, slices are missing.
         flip_rows: Probability of turning a volume upside down.
         flip_columns: Probability of mirroring a volume left to right.
         flip_slices: Probability of reversing the order of the slices.
@@ -33,6 +42,8 @@ class ViewRecipe:
     num_slices: int = 64
     area: tuple[float, float] = (0.3, 1.0)
     ratio: tuple[float, float] = (0.75, 4 / 3)
+    crop_millimetres: tuple[float, float] | None = None
+    depth_millimetres: tuple[float, float] | None = None
     flip_rows: float = 0.5
     flip_columns: float = 0.5
     flip_slices: float = 0.5
@@ -46,15 +57,17 @@ class ViewRecipe:
 
     def __post_init__(self) -> None:
         faults = []
-        if len(self.size) != 2 or min(self.size) < 1:
+        if not isinstance(self.size, tuple) or len(self.size) != 2 or min(self.size) < 1:
             faults.append(f"size is {self.size}; expected two positive numbers of pixels")
         if self.num_slices < 1:
             faults.append(f"num_slices is {self.num_slices}; expected a positive number")
-        for name in ("area", "ratio", "gamma", "contrast", "blur"):
+        for name in ("area", "ratio", "crop_millimetres", "depth_millimetres", "gamma", "contrast", "blur"):
             limits = getattr(self, name)
-            if len(limits) != 2 or not 0 < limits[0] <= limits[1]:
+            if limits is None and name in MILLIMETRES:
+                continue
+            if not isinstance(limits, tuple) or len(limits) != 2 or not 0 < limits[0] <= limits[1]:
                 faults.append(f"{name} is {limits}; expected (smallest, largest), positive and in this order")
-        if self.area[-1] > 1:
+        if isinstance(self.area, tuple) and max(self.area, default=0) > 1:
             faults.append(f"area is {self.area}; a crop covers at most 1, the whole slice")
         for name in ("flip_rows", "flip_columns", "flip_slices", "blur_probability"):
             if not 0 <= getattr(self, name) <= 1:

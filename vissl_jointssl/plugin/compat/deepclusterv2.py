@@ -6,13 +6,14 @@ import logging
 from collections.abc import Iterable
 
 import torch
-from classy_vision.generic.distributed_util import all_reduce_sum, broadcast, gather_from_all, get_rank, get_world_size
+from classy_vision.generic.distributed_util import broadcast, gather_from_all, get_rank, get_world_size
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 from vissl.hooks.deepclusterv2_hooks import InitMemoryHook
 from vissl.losses.deepclusterv2_loss import DeepClusterV2Loss
 from vissl.trainer.train_task import SelfSupervisionTask
 
+from vissl_jointssl.objectives.spherical_kmeans import nearest_centroids, refine_centroids
 from vissl_jointssl.plugin.compat.patching import announce
 
 IGNORED = -100  # the assignment of an image that no rank has in memory; VISSL's cross entropy skips it
@@ -72,9 +73,10 @@ def cluster_memory(loss: DeepClusterV2Loss) -> None:
     with torch.no_grad():
         for head, clusters in enumerate(loss.num_clusters):
             bank = loss.local_memory_embeddings[head % loss.nmb_mbs]
-            centroids = _spherical_kmeans(bank, _first_centroids(bank, clusters), loss.nmb_kmeans_iters)
+            first = _first_centroids(bank, clusters)
+            centroids = refine_centroids(bank, first, loss.nmb_kmeans_iters, reseed_empty=False)
             getattr(loss, f"centroids{head}").copy_(centroids)
-            assignments = gather_from_all(_nearest(bank, centroids))
+            assignments = gather_from_all(nearest_centroids(bank, centroids))
             loss.assignments[head] = IGNORED
             loss.assignments[head, gather_from_all(loss.local_memory_index)] = assignments
     logging.info(f"Rank: {get_rank()}, memory bank clustered")
@@ -90,21 +92,6 @@ def _first_centroids(bank: Tensor, clusters: int) -> Tensor:
     # Rank 0 alone draws, so that the other ranks' random numbers stay where VISSL has them.
     rows = torch.randperm(len(bank))[:clusters] if get_rank() == 0 else torch.arange(clusters)
     return broadcast(bank[rows.to(bank.device)], src=0)
-
-
-def _spherical_kmeans(bank: Tensor, centroids: Tensor, iterations: int) -> Tensor:
-    """Move unit-length centroids (K, D) to the mean direction of their embeddings; an empty one stays."""
-    for _ in range(iterations):
-        nearest = _nearest(bank, centroids)
-        sums = all_reduce_sum(torch.zeros_like(centroids).index_add_(0, nearest, bank))
-        counts = all_reduce_sum(torch.bincount(nearest, minlength=len(centroids))).unsqueeze(1)
-        centroids = normalize(torch.where(counts > 0, sums / counts.clamp(min=1), centroids), dim=1)
-    return centroids
-
-
-def _nearest(bank: Tensor, centroids: Tensor) -> Tensor:
-    """Index of the centroid with the largest cosine, per embedding: (N of this rank,)."""
-    return (bank @ centroids.t()).max(dim=1).indices
 
 
 def _on_start(self: InitMemoryHook, task: SelfSupervisionTask) -> None:

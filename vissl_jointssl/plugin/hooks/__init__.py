@@ -13,9 +13,18 @@ from vissl.hooks import default_hook_generator
 from vissl.utils.checkpoint import get_checkpoint_folder
 
 from vissl_jointssl.checkpoints import StageRecord
+from vissl_jointssl.plugin.collapse_limits import CollapseOptions
+from vissl_jointssl.plugin.hooks.cluster_memory import InterClusterMemoryHook
+from vissl_jointssl.plugin.hooks.collapse_monitor import CollapseMonitorHook
 from vissl_jointssl.plugin.hooks.inter_prototypes import InterPrototypesHook
+from vissl_jointssl.plugin.hooks.masked_baselines import MaskedBaselinesHook
+from vissl_jointssl.plugin.hooks.measure_log import MeasureLog
 from vissl_jointssl.plugin.hooks.progress import ProgressHook
 from vissl_jointssl.plugin.hooks.staged_training import StagedTrainingHook
+from vissl_jointssl.plugin.options import read_options
+from vissl_jointssl.run_signs import COLLAPSE_FILE, MASKED_BASELINES_FILE
+
+CLUSTERING_LOSSES = ("inter_swav_loss", "inter_deepclusterv2_loss")  # of volumes, watched for collapse
 
 
 def hook_generator(cfg: AttrDict) -> list[ClassyHook]:
@@ -23,10 +32,19 @@ def hook_generator(cfg: AttrDict) -> list[ClassyHook]:
     hooks: list[ClassyHook] = []
     if cfg.LOSS.name == "inter_swav_loss":
         hooks.append(InterPrototypesHook())
+    if cfg.LOSS.name == "inter_deepclusterv2_loss":
+        hooks.append(InterClusterMemoryHook())
     if "JOINT_SSL" in cfg:
         if cfg.JOINT_SSL.get("RECORD"):
             parent = cfg.MODEL.WEIGHTS_INIT.PARAMS_FILE
             record = StageRecord.from_dict(cfg.JOINT_SSL.RECORD)
             hooks.append(StagedTrainingHook(record, Path(parent) if parent else None))
-        hooks.append(ProgressHook(Path(get_checkpoint_folder(cfg))))
+        progress = ProgressHook(Path(get_checkpoint_folder(cfg)))
+        if cfg.LOSS.name == "masked_embedding_loss":
+            hooks.append(MaskedBaselinesHook(MeasureLog(cfg, MASKED_BASELINES_FILE, "MaskedBaselines"), progress))
+        if cfg.LOSS.name in CLUSTERING_LOSSES:
+            options, _ = read_options(CollapseOptions, cfg.JOINT_SSL.get("COLLAPSE", {}), "JOINT_SSL.COLLAPSE")
+            log = MeasureLog(cfg, COLLAPSE_FILE, "Collapse")
+            hooks.append(CollapseMonitorHook(options, cfg.LOSS.name, log, progress))
+        hooks.append(progress)
     return hooks + default_hook_generator(cfg)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ SECONDS_BETWEEN_WRITES = 0.5
 
 
 class ProgressHook(ClassyHook):
-    """Writes `{"step", "steps", "loss", "phase"}` of the training phases to `progress.json` in the checkpoint folder.
+    """Writes how far the training phases are to `progress.json` in the checkpoint folder, see `run_signs`.
 
-    Rank 0 only, at most twice a second: a reader that polls it draws a progress bar with time left.
+    Rank 0 only, at most twice a second: a reader that polls it draws a progress bar with time left. Other hooks add
+    what a person should see: numbers beside the loss, and warnings.
     """
 
     on_forward = ClassyHook._noop
@@ -31,6 +33,16 @@ class ProgressHook(ClassyHook):
         super().__init__()
         self._path = folder / PROGRESS_FILE
         self._written = 0.0
+        self._beside: dict[str, float] = {}
+        self._warnings: list[str] = []
+
+    def show_beside_loss(self, numbers: Mapping[str, float]) -> None:
+        """Numbers to show beside the loss from now on, by name."""
+        self._beside |= numbers
+
+    def warn(self, text: str) -> None:
+        """A sentence to show once; it stays in the file to the end of the run."""
+        self._warnings.append(text)
 
     def on_start(self, task: Any) -> None:
         """Show where a resumed run goes on."""
@@ -56,6 +68,7 @@ class ProgressHook(ClassyHook):
         loss = getattr(task.last_batch, "loss", None) if phase == "train" else None  # None before the first step
         loss = None if loss is None else loss.item()
         state = {"step": task.iteration, "steps": task.max_iteration, "loss": loss, "phase": phase}
+        state |= {"beside_loss": self._beside, "warnings": self._warnings}
         beside = self._path.with_suffix(".tmp")
         beside.write_text(json.dumps(state), encoding="utf-8")
         beside.replace(self._path)
