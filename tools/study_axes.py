@@ -179,7 +179,12 @@ def write_results(path: Path, scores: dict[str, list[dict[str, float]]], manifes
     """Every run's scores, and a table of means and deviations."""
     commit = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     counts = {split: len(manifest.select(splits=[split])) for split in ("train", "test")}
-    content = {"commit": commit.stdout.strip(), "volumes": counts, "epochs": {**EPOCHS, "3 alone": EPOCHS_ALONE}, "scores": scores}
+    content = {
+        "commit": commit.stdout.strip(),
+        "volumes": counts,
+        "epochs": {**EPOCHS, "3 alone": EPOCHS_ALONE},
+        "scores": scores,
+    }
     path.write_text(json.dumps(content, indent=1), encoding="utf-8")
     print(f"{counts['train']} volumes to train, {counts['test']} to test; {path}")
     for name, runs in scores.items():
