@@ -36,10 +36,12 @@ ROOT = Path(__file__).resolve().parent.parent
 TEST_SHARE = 0.35
 # No scan of Task04 has fewer than 24 slices: how many there are would tell how large the structure is.
 SLICES, SIZE = 16, 32
-EPOCHS = {1: 2, 2: 6, 3: 4}
+EPOCHS = {1: 1, 2: 4, 3: 3}
 # A step of stage 2, whose f_intra is frozen, takes about a third of one of stage 3.
 EPOCHS_ALONE = EPOCHS[3] + EPOCHS[2] // 3
 VIEW = [f"num_slices={SLICES}", f"size=[{SIZE},{SIZE}]"]
+# Stage 3 is of the other flavour: k-means tells volumes apart that are so alike that Sinkhorn's codes come out uniform.
+CONFIGS = {1: "stage1_swav", 2: "stage2_swav", 3: "stage3_deepclusterv2"}
 TRUNK = "config.MODEL.TRUNK.JOINT_SSL"
 CPU = [
     "config.MACHINE.DEVICE=cpu",
@@ -129,13 +131,14 @@ def stage(
         epochs = EPOCHS_ALONE if alone else EPOCHS[number]
         view = ["size_crops=[32]"] if number == 1 else VIEW
         given = [
-            f"config=jointssl/demo/stage{number}_swav",
+            f"config=jointssl/demo/{CONFIGS[number]}",
             f"config.DATA.TRAIN.DATA_PATHS=['{manifest.path}']",
             f"config.CHECKPOINT.DIR='{folder}'",
             f"config.SEED_VALUE={seed}",
             f"config.OPTIMIZER.num_epochs={epochs}",
             *(f"config.DATA.TRAIN.TRANSFORMS.0.{item}" for item in view),
             *([] if parent is None else [f"config.MODEL.WEIGHTS_INIT.PARAMS_FILE='{parent}'"]),
+            *(["+config.JOINT_SSL.MIXED_FLAVOURS=True"] if number == 3 else []),
             *overrides,
             *CPU,
         ]

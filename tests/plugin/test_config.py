@@ -125,6 +125,16 @@ def test_each_fault_names_its_key(
         prepare(config_of("stage2_swav", override, parent=stage1_checkpoint))
 
 
+def test_a_parent_of_the_other_flavour_is_taken_only_on_request(
+    config_of: Callable[..., AttrDict], stage1_checkpoint: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"flavour is swav, this stage's is deepclusterv2.*MIXED_FLAVOURS=True"):
+        prepare(config_of("stage2_deepclusterv2", parent=stage1_checkpoint))
+    mixed = config_of("stage2_deepclusterv2", "+config.JOINT_SSL.MIXED_FLAVOURS=True", parent=stage1_checkpoint)
+    record = StageRecord.from_dict(prepare(mixed).JOINT_SSL.RECORD)
+    assert (record.flavour, record.parent_stage) == ("deepclusterv2", 1)
+
+
 def test_all_faults_are_reported_at_once(config_of: Callable[..., AttrDict], tmp_path: Path) -> None:
     config = config_of(
         "stage2_swav",

@@ -75,7 +75,7 @@ def _record_faults(record: StageRecord, child: StageRecord, needed: int, mixed_f
     if record.flavour != child.flavour and not mixed_flavours:
         faults.append(
             f"its flavour is {record.flavour}, this stage's is {child.flavour}; "
-            f"pass a {child.flavour} checkpoint, or allow mixed flavours"
+            f"pass a {child.flavour} checkpoint, or set config.JOINT_SSL.MIXED_FLAVOURS=True"
         )
     for name in SIZES:
         found, wanted = getattr(record, name), getattr(child, name)

@@ -146,7 +146,13 @@ def _hand_over_faults(record: StageRecord, run: RunOptions, parent: Checkpoint |
         return []  # unset or unreadable, and said so
     try:
         whole = with_whole_record(parent)
-        hand_over(whole, record, skip_stage_2=run.skip_stage_2, allow_unrecorded=run.allow_unrecorded_parent)
+        hand_over(
+            whole,
+            record,
+            skip_stage_2=run.skip_stage_2,
+            mixed_flavours=run.mixed_flavours,
+            allow_unrecorded=run.allow_unrecorded_parent,
+        )
     except CheckpointError as error:
         return [str(error)]
     return []

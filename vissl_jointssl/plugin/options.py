@@ -39,6 +39,7 @@ class RunOptions:
     stage: int | None = None
     flavour: str = "swav"
     skip_stage_2: bool = False  # Table 6, "w/o mask prediction": stage 3 starts from stage 1
+    mixed_flavours: bool = False  # start from a parent of the other flavour
     allow_unrecorded_parent: bool = False  # e.g. a stock VISSL checkpoint, whose stage nobody wrote down
     micro_batches: int = 1  # parts that a batch goes through the model in; the step stays that of the whole batch
     collapse: Mapping[str, Any] = field(default_factory=dict)  # `CollapseOptions`: the monitor of stage 3
