@@ -17,7 +17,10 @@ from vissl.utils.io import load_file
 from vissl.utils.svm_utils.svm_trainer import SVMTrainer
 
 from vissl_jointssl.checkpoints import write_atomically
+from vissl_jointssl.plugin.compat.average_precision import give_svms_one_number
 from vissl_jointssl.plugin.extracted_features import Extraction, Features, class_ids, extract, read_features
+
+give_svms_one_number()
 
 RESULTS = "svm.json"
 LEFTOVERS = ("cls*_cost*.pickle", "AP_cls*_cost*.npy", "crossval_ap.npy", "chosen_cost.npy", "test_ap.npy")

@@ -63,7 +63,6 @@ def install() -> None:
         # These import VISSL, so they come after the one repair without which it cannot be imported.
         from vissl_jointssl.plugin import extraction
         from vissl_jointssl.plugin.compat import (
-            average_precision,
             checkpoints,
             data_files,
             deepclusterv2,
@@ -74,7 +73,6 @@ def install() -> None:
         )
 
         old_names.restore_numpy_names()
-        average_precision.replace_calculate_ap()
         without_apex.replace_larc()
         without_apex.replace_amp()
         without_apex.replace_sync_bn()
