@@ -36,7 +36,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TEST_SHARE = 0.5
 # No scan of Task04 has fewer than 24 slices: how many there are would tell how large the structure is.
 SLICES, SIZE = 16, 32
-EPOCHS = {1: 1, 2: 4, 3: 2}
+EPOCHS = {1: 2, 2: 4, 3: 2}
 WIDTH = 160  # D; along 640 entries, the embedding axis takes 13 s a step on two cores
 # A step of stage 2, whose f_intra is frozen, takes about a third of one of stage 3.
 EPOCHS_ALONE = EPOCHS[3] + EPOCHS[2] // 3
