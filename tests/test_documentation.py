@@ -84,8 +84,8 @@ def at_toy_size(place: Path, tmp_path: Path) -> Callable[[list[str]], list[str]]
             return [sys.executable, *words[1:], *TINY_SYNTHETIC, f"config.CHECKPOINT.DIR={tmp_path}"]
         if words[:1] == ["python"] and words[1] in ("tools/train_svm.py", "tools/nearest_neighbor_test.py"):
             return [sys.executable, *words[1:], *TINY, "config.NEAREST_NEIGHBOR.TOPK=4"]  # of 8 training volumes
-        if words[:2] == ["python", "tools/fetch_demo_volumes.py"] or words[:2] == ["python", "tools/demo.py"]:
-            return [sys.executable, words[1], "--help"]  # these need a network; test-slow runs the demo
+        if words[:1] == ["python"] and words[1].startswith(("tools/fetch_", "tools/demo", "tools/study_")):
+            return [sys.executable, words[1], "--help"]  # these need a network or data; test-slow runs the demo
         jointssl = [sys.executable, "-m", "vissl_jointssl.cli", *words[1:]]
         if words[1] == "train":
             return [*(word.replace("runs/mine", str(tmp_path / "run")) for word in jointssl), "device=cpu", "--dry-run"]

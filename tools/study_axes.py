@@ -141,7 +141,6 @@ def stage(
             *([] if parent is None else [f"config.MODEL.WEIGHTS_INIT.PARAMS_FILE='{parent}'"]),
             *([f"{TRUNK}.EMBEDDING_WIDTH={WIDTH}"] if number > 1 else []),
             *([f"config.MODEL.HEAD.PARAMS=[[mlp,{{dims:[{WIDTH}]}}]]"] if number == 3 else []),
-            *(["+config.JOINT_SSL.MIXED_FLAVOURS=True"] if number == 3 else []),
             *overrides,
             *CPU,
         ]
