@@ -32,8 +32,8 @@ SICK = [
     (
         {"mean_cosine": 0.998},
         "mean_cosine",
-        "all volumes look alike: mean cosine 0.998 over the last 256 volumes (limit 0.99); lower the learning rate "
-        "(OPTIMIZER.param_schedulers.lr), balance the codes over more volumes with a queue",
+        "all volumes look alike: mean cosine 0.998 over the last 256 volumes (limit 0.995); lower the learning rate "
+        "(OPTIMIZER.param_schedulers.lr), balance the codes over more volumes, with a larger batch",
     ),
     (
         {"effective_rank": 1.3},
@@ -44,7 +44,7 @@ SICK = [
         {"usage_entropy": 1.0},
         "usage_entropy",
         "few of the 3000 prototypes are in use, about 2.7: entropy 1.00 over the last 256 volumes (limit 1.66, 0.3 of "
-        "what they can reach); balance the codes over more volumes with a queue (LOSS.inter_swav_loss.queue_length)",
+        "what they can reach); balance the codes over more volumes, with a larger batch in parts (JOINT_SSL.MICRO_BATCHES)",
     ),
     (
         {"marginal_error": 0.8},
@@ -113,7 +113,7 @@ def test_the_beginning_is_not_judged(steps: int, first: int) -> None:
         ({"WARM_UP_STEPS": -5}, "COLLAPSE.WARM_UP_STEPS is -5; it must be at least 0"),
         ({"WARM_UP": 1.5}, "COLLAPSE.WARM_UP is 1.5; it must lie between 0 and 1"),
         ({"EFFECTIVE_RANK": 0.5}, "COLLAPSE.EFFECTIVE_RANK is 0.5; no embeddings have less than 1"),
-        ({"MEAN_COSINE": "high"}, "COLLAPSE.MEAN_COSINE is 'high' (str); expected a value like 0.99"),
+        ({"MEAN_COSINE": "high"}, "COLLAPSE.MEAN_COSINE is 'high' (str); expected a value like 0.995"),
     ],
 )
 def test_a_wrong_option_is_named(section: dict[str, Any], fault: str) -> None:

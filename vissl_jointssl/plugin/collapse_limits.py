@@ -17,12 +17,15 @@ REMEDIES = {
 }
 """What to do, by measure, with clusters from k-means."""
 _CLUSTERS = "K (num_clusters in MODEL.HEAD.PARAMS)"
-_QUEUE = "balance the codes over more volumes with a queue (LOSS.inter_swav_loss.queue_length)"
+_QUEUE = (
+    "balance the codes over more volumes, with a larger batch in parts (JOINT_SSL.MICRO_BATCHES) or a queue "
+    "(LOSS.inter_swav_loss.queue_length, from queue_start_iter on)"
+)
 _EPSILON = "LOSS.inter_swav_loss.epsilon"
 SWAV_REMEDIES = {
-    "mean_cosine": f"{_RATE}, {_QUEUE}, or lower {_CLUSTERS}",
+    "mean_cosine": f"{_RATE}, {_QUEUE}, sharpen the codes ({_EPSILON}, 0.005 for 0.05), or lower {_CLUSTERS}",
     "effective_rank": f"{_RATE}, {_QUEUE}, or raise {_CLUSTERS}",
-    "usage_entropy": f"{_QUEUE}, lower {_CLUSTERS}, or sharpen the codes ({_EPSILON}, 0.03 for 0.05)",
+    "usage_entropy": f"{_QUEUE}, lower {_CLUSTERS}, or sharpen the codes ({_EPSILON}, 0.005 for 0.05)",
     "marginal_error": f"soften the codes ({_EPSILON}, 0.1 for 0.05), raise num_iters beside it, or lower {_CLUSTERS}",
     "agreement_above_chance": f"lower {_CLUSTERS}, {_RATE}, or {_VIEWS}",
 }
@@ -42,7 +45,7 @@ class CollapseOptions:
     warm_up: float = 0.15  # share of the run's steps without judging; the learning rate rises over the first 0.1
     warm_up_steps: int = 100  # and at least so many steps: shorter runs are trials, and have not begun to learn
     patience: int = 5  # looks in a row beyond a limit before it is said; one look is a draw of volumes
-    mean_cosine: float = 0.99  # at most; untrained 0.95; 0.998 was seen where the loss stayed at ln K
+    mean_cosine: float = 0.995  # at most; untrained 0.95, runs whose views agree up to 0.991, collapsed from 0.998
     effective_rank: float = 2.0  # at least; equal volumes have 1, and two clusters without any spread 2
     usage_entropy: float = 0.3  # at least, as a share of ln(min(n, K)); 8 of 1000 prototypes in use have 0.3
     marginal_error: float = 0.5  # at most; half of the codes' mass is with the wrong prototypes
