@@ -44,7 +44,7 @@ SICK = [
         {"usage_entropy": 1.0},
         "usage_entropy",
         "few of the 3000 prototypes are in use, about 2.7: entropy 1.00 over the last 256 volumes (limit 1.66, 0.3 of "
-        "what they can reach); balance the codes over more volumes, with a larger batch in parts (JOINT_SSL.MICRO_BATCHES)",
+        "what they can reach); balance the codes over more volumes, with a larger batch in parts",
     ),
     (
         {"marginal_error": 0.8},
