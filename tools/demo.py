@@ -61,7 +61,7 @@ def main() -> int:
     recipe = replace(
         read_recipe(ROOT / "configs" / "recipes" / "demo.yaml", [f"device={args.device}"]),
         run=args.run,
-        manifest=args.run / "prepared" / "manifest.csv",
+        manifests=(args.run / "prepared" / "manifest.csv",),
     )
     last = train(recipe, say=print)
     for name in ("extract_slices", "extract_volumes", *EVALUATIONS):
