@@ -38,7 +38,7 @@ lint: setup  ## ruff: rules and format
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 
-types: setup  ## mypy on the package
+types: setup  ## mypy on the package and the tools
 	@$(BIN)/mypy
 
 clean:  ## remove the environment and all runs

@@ -197,7 +197,8 @@ def make_report(recipe: Recipe, manifest: Manifest, last: Path, account: str) ->
         environment=environment(last),
         commands=["make demo", f"jointssl train configs/recipes/demo.yaml run={recipe.run}"],
         warnings=[
-            *(problem for log in (*curves, guesses, collapse) for problem in log.problems),
+            *(problem for curve in curves for problem in curve.problems),
+            *(problem for log in (guesses, collapse) for problem in log.problems),
             *(f"Stage 3, {warning}" for warning in collapse.warnings),
         ],
     )  # fmt: skip
@@ -214,7 +215,7 @@ def scan_table(manifest: Manifest) -> contents.Table:
     groups: dict[tuple[str, str, str], list[Entry]] = {}
     for entry in manifest.entries:
         groups.setdefault((scan_of(entry), entry.modality, entry.split), []).append(entry)
-    rows = [
+    rows: list[list[contents.Cell]] = [
         [scan, modality, split, len(entries), *(sum(entry.label == label for entry in entries) for label in range(3))]
         for (scan, modality, split), entries in groups.items()
     ]
@@ -250,7 +251,10 @@ def some_views(manifest: Manifest) -> dict[str, torch.Tensor]:
 
 def neighbours(run: Path, manifest: Manifest) -> bytes:
     """Nearest slices of other scans for one slice of each test scan and class."""
-    embeddings, images, scans, queries = [], [], [], []
+    embeddings: list[np.ndarray] = []
+    images: list[np.ndarray] = []
+    scans: list[str] = []
+    queries: list[int] = []
     seen: set[tuple[str, int | None]] = set()
     for split in ("test", "train"):
         entries = [entry for entry in manifest.select(splits=[split]) if entry.label is not None]

@@ -186,10 +186,11 @@ def write_results(path: Path, scores: dict[str, list[dict[str, float]]], manifes
     """Every run's scores, and a table of means and deviations."""
     commit = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     counts = {split: len(manifest.select(splits=[split])) for split in ("train", "test")}
+    epochs = {**{str(number): count for number, count in EPOCHS.items()}, "3 alone": EPOCHS_ALONE}
     content = {
         "commit": commit.stdout.strip(),
         "volumes": counts,
-        "epochs": {**EPOCHS, "3 alone": EPOCHS_ALONE},
+        "epochs": epochs,
         "scores": scores,
     }
     path.write_text(json.dumps(content, indent=1), encoding="utf-8")

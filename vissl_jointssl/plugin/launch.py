@@ -167,7 +167,7 @@ def _is_meeting_point(run_id: str) -> bool:
     return bool(host) and port.isdigit()
 
 
-def command_line(program: Callable[[list[str]], None] = main) -> None:
+def command_line(program: Callable[[list[str]], object] = main) -> None:
     """Run a program on the command line's overrides; a failure ends with its cause in one line, and exit code 1."""
     sys.excepthook = _report_failure
     program(sys.argv[1:])
