@@ -150,8 +150,8 @@ def make_report(recipe: Recipe, manifest: Manifest, last: Path, account: str) ->
         title="Joint image-volume pre-training: the demo",
         lead=(
             "Three stages on five real scans (three CT, two MR), cut to regions of 16 slices. Minutes of training on "
-            "five scans show that everything runs and is connected; expect clustering losses that have just "
-            "reached ln K, and scores near chance. The weights are not a pre-trained model to use."
+            "five scans show that everything runs and is connected; expect views that agree more often than by "
+            "chance, and scores near chance. The weights are not a pre-trained model to use."
         ),
         stages=stages,
         tables=[scan_table(manifest), score_table(scores, chance), account_table(account)],
