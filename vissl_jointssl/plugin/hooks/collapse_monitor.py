@@ -10,9 +10,10 @@ import torch
 from classy_vision.generic.distributed_util import is_primary
 from classy_vision.hooks import ClassyHook
 from einops import rearrange
-from torch import Tensor, distributed
+from torch import Tensor
 
 from vissl_jointssl.objectives.collapse import CollapseMeasures, measure_collapse
+from vissl_jointssl.objectives.over_ranks import join_ranks
 from vissl_jointssl.plugin.collapse_limits import CollapseOptions, beyond_limits
 from vissl_jointssl.plugin.hooks.measure_log import MeasureLog, is_logging_step
 from vissl_jointssl.plugin.hooks.progress import ProgressHook
@@ -100,10 +101,10 @@ class CollapseMonitorHook(ClassyHook):
         assert self._embeddings is not None  # the caller has kept a batch
         assert self._assigned is not None
         filled = torch.arange(self._options.volumes, device=self._embeddings.device) < self._seen
-        filled = _over_ranks(filled.byte()).bool()
-        embeddings, assigned = _over_ranks(self._embeddings), _over_ranks(self._assigned)
+        filled = join_ranks(filled.byte()).bool()
+        embeddings, assigned = join_ranks(self._embeddings), join_ranks(self._assigned)
         # Ranks have batches of one size, so the mean of their means is the mean.
-        shares = None if codes is None else _over_ranks(codes.float().mean(dim=(0, 1))[None])
+        shares = None if codes is None else join_ranks(codes.float().mean(dim=(0, 1))[None])
         if not is_primary() or int(filled.sum()) < 2:
             return None
         filled, embeddings, assigned = filled.cpu(), embeddings.cpu(), assigned.cpu()
@@ -148,12 +149,3 @@ def _what_the_loss_saw(task: Any) -> tuple[Tensor, Tensor, Tensor | None]:
 def _two_views(predictions: Tensor, codes: Tensor | None) -> Tensor:
     """Codes of two views where two have some, else their predictions, ``(2, B, K)``."""
     return codes[:2].to(predictions.dtype) if codes is not None and len(codes) > 1 else predictions[:2]
-
-
-def _over_ranks(rows: Tensor) -> Tensor:
-    """Rows of all ranks one below the other; every rank must call this with rows of one shape."""
-    if not distributed.is_available() or not distributed.is_initialized() or distributed.get_world_size() == 1:
-        return rows
-    parts = [torch.empty_like(rows) for _ in range(distributed.get_world_size())]
-    distributed.all_gather(parts, rows.contiguous())
-    return torch.cat(parts)
