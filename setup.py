@@ -32,6 +32,7 @@ setup(
         "SimpleITK>=2.3",
         "pydicom>=3.0.2",
         "pillow>=10",
+        "pebble>=5",
         "matplotlib>=3.8",
         "safetensors>=0.4",
         "tqdm>=4.66",

@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "vissl_jointssl"
 FRAMEWORK = {"vissl", "classy_vision", "fairscale", "hydra", "omegaconf"}
 ROOMS = {"preparation", "views", "models", "objectives", "export", "report", "training", "plugin"}
-DOORS = {"manifest", "checkpoints", "spelling", "notation", "run_signs"}
+DOORS = {"manifest", "checkpoints", "spelling", "notation", "run_signs", "atomic_file"}
 MAY_ENTER = {"plugin": {"models", "objectives", "views"}}
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from vissl_jointssl.preparation.errors import PreparationError
-from vissl_jointssl.preparation.recipe import Options, Recipe, Source
+from vissl_jointssl.preparation.recipe import Options, Patch, Recipe, Source
 
 
 def recipe(options: Options | None = None, **source: object) -> Recipe:
@@ -41,7 +41,10 @@ def test_faulty_options_are_named(options, message):
         ({"id": ""}, "source id '' cannot name a file"),
         ({"kind": "movie"}, "has kind 'movie', expected one of volume, image"),
         ({"split": "tran"}, "has split 'tran', expected one of train, val, test"),
-        ({"kind": "image", "label_path": "b.png"}, "is an image with a label map"),
+        ({"label_path": "l.nii", "plane_paths": ("b.gif",)}, "has a label map and label planes"),
+        ({"boxes": ()}, "is a volume with boxes"),
+        ({"kind": "image", "channel_paths": ("b.nii",)}, "is an image with patches, channels or slices"),
+        ({"patches": (Patch((0.0, 0.0, 0.0)),)}, "has patches, but patch_size is not set"),
     ],
 )
 def test_faulty_sources_are_named(source, message):

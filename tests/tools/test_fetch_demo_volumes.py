@@ -135,6 +135,9 @@ def test_every_file_of_the_demos_recipe_is_fetched(tool, tmp_path):
 
     fetched = {name for package in tool.PACKAGES for name in package.members}
     folders = {str(Path(name).parent) for name in fetched}
+    for name in fetched:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
     for source in demo_volumes(tmp_path).sources:
         assert source.path in fetched | folders
         assert source.label_path is None or source.label_path in fetched

@@ -19,7 +19,7 @@ from vissl_jointssl.checkpoints.reading import (
     sha256,
 )
 from vissl_jointssl.checkpoints.record import CheckpointError, StageRecord
-from vissl_jointssl.checkpoints.writing import save_atomically, write_atomically
+from vissl_jointssl.checkpoints.writing import save_atomically
 
 __all__ = [
     "RECORD_HOOK",
@@ -36,5 +36,4 @@ __all__ = [
     "read_checkpoint",
     "save_atomically",
     "sha256",
-    "write_atomically",
 ]

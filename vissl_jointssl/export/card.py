@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 import vissl_jointssl
-from vissl_jointssl.checkpoints import Checkpoint, sha256, write_atomically
+from vissl_jointssl.atomic_file import write_at_once
+from vissl_jointssl.checkpoints import Checkpoint, sha256
 from vissl_jointssl.export.training_config import TrainingConfig
 
 
@@ -76,5 +77,5 @@ def write_card(
         "unknown": "null means that the checkpoint and the configuration beside it do not say",
     }
     path = card_path(out)
-    write_atomically((json.dumps(card, indent=2) + "\n").encode(), path)
+    write_at_once((json.dumps(card, indent=2) + "\n").encode(), path)
     return path

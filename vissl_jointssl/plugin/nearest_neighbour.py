@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 from vissl.config import AttrDict
 
-from vissl_jointssl.checkpoints import write_atomically
+from vissl_jointssl.atomic_file import write_at_once
 from vissl_jointssl.plugin.extracted_features import Extraction, Features, class_ids, extract, read_features
 
 RESULTS = "nearest_neighbor.json"
@@ -103,7 +103,7 @@ def evaluate(extraction: Extraction) -> dict[str, dict[str, float]]:
         logging.info(
             f"Layer {layer}: {len(test.values)} samples, {settings.TOPK} neighbours, sigma {settings.SIGMA}: {shown}"
         )
-    write_atomically((json.dumps(results, indent=1) + "\n").encode(), extraction.folder / RESULTS)
+    write_at_once((json.dumps(results, indent=1) + "\n").encode(), extraction.folder / RESULTS)
     return results
 
 

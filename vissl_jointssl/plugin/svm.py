@@ -16,7 +16,7 @@ from vissl.config import AttrDict
 from vissl.utils.io import load_file
 from vissl.utils.svm_utils.svm_trainer import SVMTrainer
 
-from vissl_jointssl.checkpoints import write_atomically
+from vissl_jointssl.atomic_file import write_at_once
 from vissl_jointssl.plugin.compat.average_precision import give_svms_one_number
 from vissl_jointssl.plugin.extracted_features import Extraction, Features, class_ids, extract, read_features
 
@@ -91,7 +91,7 @@ def evaluate(extraction: Extraction) -> dict[str, dict[str, Any]]:
         results[layer] = classify(train, test, extraction.config.SVM, layer, extraction.folder)
         shown = ", ".join(f"{name}: {value}" for name, value in results[layer].items())
         logging.info(f"Layer {layer}: {len(test.values)} samples, SVM: {shown}")
-    write_atomically((json.dumps(results, indent=1) + "\n").encode(), extraction.folder / RESULTS)
+    write_at_once((json.dumps(results, indent=1) + "\n").encode(), extraction.folder / RESULTS)
     return results
 
 

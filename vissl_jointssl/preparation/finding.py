@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from vissl_jointssl.preparation.dicom import is_dicom
-from vissl_jointssl.preparation.images import IMAGE_SUFFIXES
-from vissl_jointssl.preparation.reading import ITK_SUFFIXES, NIFTI_SUFFIXES
+from vissl_jointssl.preparation.decoding.dicom import is_dicom
+from vissl_jointssl.preparation.decoding.images import IMAGE_SUFFIXES
+from vissl_jointssl.preparation.decoding.itk import ITK_SUFFIXES
+from vissl_jointssl.preparation.decoding.nifti import NIFTI_SUFFIXES
 from vissl_jointssl.preparation.recipe import Source
 from vissl_jointssl.preparation.splitting import hash_patient
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from vissl_jointssl.manifest import Entry, Manifest, ManifestError, read_manifest, write_manifest
 from vissl_jointssl.preparation.errors import PreparationError, ReadError
 from vissl_jointssl.preparation.finding import find_sources
+from vissl_jointssl.preparation.pieces import pieces_of
 from vissl_jointssl.preparation.recipe import Options, Recipe
-from vissl_jointssl.preparation.regions import pieces_of
 from vissl_jointssl.preparation.splitting import split_of
 from vissl_jointssl.preparation.writing import Cache
 

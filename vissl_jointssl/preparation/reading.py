@@ -1,46 +1,23 @@
-"""Scans and label maps from NIfTI, DICOM series, MetaImage and NRRD as slices with their spacing.
+"""Scans and label maps from any volume format as slices with their spacing.
 
-nibabel decodes NIfTI, SimpleITK the rest; both give an array and an affine, and one path turns these into
-`(F, H, W)`. Whatever a decoder raises leaves here as a `ReadError`.
+Each format has a decoder in `decoding`, which gives an array and an affine; one path turns these into `(F, H, W)`.
+Whatever a decoder raises leaves here as a `ReadError`.
 """
 
 from __future__ import annotations
 
-import zlib
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from vissl_jointssl.preparation.dicom import read_dicom_series
+from vissl_jointssl.preparation.decoding.dicom import read_dicom_series
+from vissl_jointssl.preparation.decoding.itk import ITK_SUFFIXES, read_itk
+from vissl_jointssl.preparation.decoding.nifti import NIFTI_SUFFIXES, read_nifti
 from vissl_jointssl.preparation.errors import ReadError
-from vissl_jointssl.preparation.itk import itk_affine, itk_array
 from vissl_jointssl.preparation.orientation import spacing_of, to_slices
+from vissl_jointssl.preparation.scan import Scan
 
-NIFTI_SUFFIXES = (".nii", ".nii.gz")
-ITK_SUFFIXES = (".mha", ".mhd", ".nrrd")
 _UNREADABLE = "copy it again from its source, or take it out of the folder"
-
-
-@dataclass(frozen=True)
-class Scan:
-    """A volume in memory.
-
-    Attributes:
-        array: `(F, H, W)`, in the units of the file (HU for CT).
-        affine: Index (f, h, w) to RAS mm, 4x4.
-        modality: "CT", "MR", ... where the file says it (DICOM), or None.
-    """
-
-    array: np.ndarray
-    affine: np.ndarray
-    modality: str | None = None
-
-    @property
-    def spacing(self) -> tuple[float, float, float]:
-        """Voxel size along (F, H, W) in mm."""
-        return spacing_of(self.affine)
 
 
 def read_scan(path: Path, slice_axis: str = "axial") -> Scan:
@@ -87,20 +64,20 @@ def read_labels(path: Path, like: Scan, slice_axis: str = "axial") -> np.ndarray
 
 
 def _read(path: Path, slice_axis: str) -> Scan:
-    modality = None
     if path.is_dir():
-        array, affine, modality = read_dicom_series(path)
+        decoded = read_dicom_series(path)
     elif not path.is_file():
         raise ReadError(path, "does not exist", "check the path in the recipe")
     elif path.stat().st_size == 0:
         raise ReadError(path, "is empty (0 bytes)", _UNREADABLE)
     elif path.name.lower().endswith(NIFTI_SUFFIXES):
-        array, affine = _read_nifti(path)
+        decoded = read_nifti(path)
     elif path.name.lower().endswith(ITK_SUFFIXES):
-        array, affine = _read_itk(path)
+        decoded = read_itk(path)
     else:
         known = ", ".join(NIFTI_SUFFIXES + ITK_SUFFIXES)
         raise ReadError(path, "is of an unknown kind", f"convert it to one of {known}, or give a folder of DICOM files")
+    array, affine = decoded.array, decoded.affine
     while array.ndim > 3 and array.shape[-1] == 1:  # NIfTI often keeps a time axis of length one
         array = array[..., 0]
     if array.ndim != 3 or min(array.shape) < 2:
@@ -108,38 +85,5 @@ def _read(path: Path, slice_axis: str) -> Scan:
     if not np.isfinite(affine).all() or min(spacing_of(affine)) <= 0:
         raise ReadError(path, "says nothing usable about voxel size and position", "repair its header's affine")
     slices, affine = to_slices(array, affine, slice_axis)
-    return Scan(slices, affine, modality)
-
-
-def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    import nibabel
-    from nibabel.filebasedimages import ImageFileError
-    from nibabel.spatialimages import HeaderDataError
-
-    try:
-        image: Any = nibabel.load(path)
-        array = np.asanyarray(image.dataobj)
-    except (ImageFileError, HeaderDataError, EOFError, OSError, ValueError, OverflowError, zlib.error) as error:
-        raise ReadError(path, f"cannot be read as NIfTI ({_first_line(error)})", _UNREADABLE) from None
-    if array.dtype.kind not in "iuf":
-        raise ReadError(path, f"holds voxels of type {array.dtype}, not plain numbers", "convert it to one channel")
-    return array, np.asarray(image.affine, dtype=float)
-
-
-def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    import SimpleITK
-
-    try:
-        image = SimpleITK.ReadImage(str(path))
-    except RuntimeError as error:
-        raise ReadError(path, f"cannot be read ({_first_line(error)})", _UNREADABLE) from None
-    if image.GetNumberOfComponentsPerPixel() != 1 or image.GetDimension() != 3:
-        shape = (*image.GetSize(), image.GetNumberOfComponentsPerPixel())
-        raise ReadError(path, f"is not one 3D volume: size and channels are {shape}", "give one file per 3D volume")
-    return itk_array(image), itk_affine(image)
-
-
-def _first_line(error: Exception) -> str:
-    """The last line that says something: SimpleITK puts the reason last, others have one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    first, second, third = array.shape
+    return Scan(slices, affine, decoded.affine, (first, second, third), decoded.modality, decoded.notes)

@@ -8,10 +8,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vissl_jointssl.manifest import KINDS, SPLITS
+from vissl_jointssl.manifest import KINDS, SPLITS, Box
 from vissl_jointssl.preparation.errors import PreparationError
 from vissl_jointssl.preparation.intensity import CT_WINDOW, MR_PERCENTILES
 from vissl_jointssl.preparation.orientation import SLICE_AXES
+
+STORED_TYPES = ("uint16", "uint8")
+FOURTH_AXES = ("first", "channels", "volumes")
+IMAGE_FORMS = ("decoded", "original")
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A small region around a point of a scan, with a class of its own, such as a nodule candidate.
+
+    Attributes:
+        centre: (x, y, z) in RAS mm; files that speak LPS have the first two with the other sign.
+        label: Class from 0, or None.
+    """
+
+    centre: tuple[float, float, float]
+    label: int | None = None
 
 
 @dataclass(frozen=True)
@@ -21,6 +38,10 @@ class Source:
     Attributes:
         id: Unique; names the prepared files, so it must not name a patient.
         path: File, or folder of a DICOM series, relative to the recipe's root.
+        files: The slices of the series, relative to the root, where `path` is a folder that holds others as well.
+        channel_paths: Files with the second and further channels of a volume, on the grid of the first.
+        array_names: (images, labels) in a MedMNIST `.npz`, which holds many samples: each becomes a row. The second is
+            "" where there are no labels.
         patient: Already hashed (`splitting.hash_patient`).
         kind: "volume" or "image".
         modality: "CT", "MR", "XR", ...; None asks the file (DICOM) or the values (`intensity.guess_modality`).
@@ -28,7 +49,10 @@ class Source:
         label_path: Label map on the scan's grid, relative to the root.
         label_groups: This file's label numbers to the recipe's; what it leaves out becomes 0, background. None keeps
             all. Two tools that number organs differently meet here.
+        plane_paths: One binary mask per label, which may overlap, relative to the root; in place of `label_path`.
         label: Class of the whole scan or image, counted from 0.
+        boxes: Of an image, in its own pixels; None where nobody looked, () where somebody did and found nothing.
+        patches: Cut out at `Options.patch_size` instead of keeping the whole volume.
     """
 
     id: str
@@ -40,6 +64,19 @@ class Source:
     label_path: str | None = None
     label_groups: Mapping[int, int] | None = None
     label: int | None = None
+    files: tuple[str, ...] = ()
+    channel_paths: tuple[str, ...] = ()
+    plane_paths: tuple[str, ...] = ()
+    array_names: tuple[str, str] | None = None
+    boxes: tuple[Box, ...] | None = None
+    patches: tuple[Patch, ...] = ()
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Every file that the source is read from, or folder where all of its files are."""
+        scan = self.files or (self.path,)
+        labels = (self.label_path,) if self.label_path is not None else ()
+        return (*scan, *self.channel_paths, *labels, *self.plane_paths)
 
 
 @dataclass(frozen=True)
@@ -56,6 +93,14 @@ class Options:
         region_margin: and at least this many times what the next label fills.
         ct_window: HU that become 0 and 1.
         percentiles: Of the foreground, that become 0 and 1 in all that is not CT.
+        stored_type: "uint16", or "uint8" for half the space and steps of 8 HU over the default window.
+        crop_foreground: Cut the air around the body away.
+        fourth_axis: What a file of four axes becomes: its "first" volume, one volume with "channels", or "volumes",
+            one row each.
+        patch_size: `(F, H, W)` of a source's patches; what lies outside the scan becomes 0.
+        image_size: Longest side of an image in pixels, larger ones are shrunk; None keeps them.
+        image_form: "decoded" to `.npy`, stretched by the percentiles; "original" keeps the bytes of 8-bit PNG and JPEG
+            files but for their metadata, and decodes the others.
     """
 
     slice_axis: str = "axial"
@@ -67,6 +112,12 @@ class Options:
     region_margin: float = 1.5
     ct_window: tuple[float, float] = CT_WINDOW
     percentiles: tuple[float, float] = MR_PERCENTILES
+    stored_type: str = "uint16"
+    crop_foreground: bool = False
+    fourth_axis: str = "first"
+    patch_size: tuple[int, int, int] | None = None
+    image_size: int | None = None
+    image_form: str = "decoded"
 
 
 @dataclass(frozen=True)
@@ -95,7 +146,7 @@ class Recipe:
 
     def check(self) -> None:
         """Raise `PreparationError` with every fault of the recipe, before any file is read."""
-        faults = [*_option_faults(self.options), *_source_faults(self.sources)]
+        faults = [*_option_faults(self.options), *_source_faults(self.sources, self.options)]
         shares = (self.validation_share, self.test_share)
         if not (min(shares) >= 0 and sum(shares) < 1):
             faults.append(f"validation_share and test_share are {shares}, expected two numbers from 0, sum below 1")
@@ -121,12 +172,19 @@ def _option_faults(options: Options) -> list[str]:
         faults.append(f"minimum_foreground is {options.minimum_foreground}, expected a share from 0 to below 1")
     if not options.ct_window[0] < options.ct_window[1]:
         faults.append(f"ct_window is {options.ct_window}, expected (low, high) in HU")
+    for name, known in (("stored_type", STORED_TYPES), ("fourth_axis", FOURTH_AXES), ("image_form", IMAGE_FORMS)):
+        if getattr(options, name) not in known:
+            faults.append(f"{name} is {getattr(options, name)!r}, expected one of {', '.join(known)}")
+    if options.patch_size is not None and min(options.patch_size) < 1:
+        faults.append(f"patch_size is {options.patch_size}, expected voxels from 1")
+    if options.image_size is not None and options.image_size < 1:
+        faults.append(f"image_size is {options.image_size}, expected pixels from 1")
     if not 0 <= options.percentiles[0] < options.percentiles[1] <= 100:
         faults.append(f"percentiles is {options.percentiles}, expected (low, high) from 0 to 100")
     return faults
 
 
-def _source_faults(sources: tuple[Source, ...]) -> list[str]:
+def _source_faults(sources: tuple[Source, ...], options: Options) -> list[str]:
     faults = [
         f"source id {id!r} occurs {count} times" for id, count in Counter(s.id for s in sources).items() if count > 1
     ]
@@ -137,6 +195,12 @@ def _source_faults(sources: tuple[Source, ...]) -> list[str]:
             faults.append(f"source {source.id!r} has kind {source.kind!r}, expected one of {', '.join(KINDS)}")
         if source.split is not None and source.split not in SPLITS:
             faults.append(f"source {source.id!r} has split {source.split!r}, expected one of {', '.join(SPLITS)}")
-        if source.kind == "image" and source.label_path is not None:
-            faults.append(f"source {source.id!r} is an image with a label map, which only volumes can have so far")
+        if source.patches and options.patch_size is None:
+            faults.append(f"source {source.id!r} has patches, but patch_size is not set")
+        if source.label_path is not None and source.plane_paths:
+            faults.append(f"source {source.id!r} has a label map and label planes, expected one of them")
+        if source.kind == "volume" and source.boxes is not None:
+            faults.append(f"source {source.id!r} is a volume with boxes, which only images can have")
+        if source.kind == "image" and (source.patches or source.channel_paths or source.files):
+            faults.append(f"source {source.id!r} is an image with patches, channels or slices: only volumes have them")
     return faults

@@ -25,8 +25,8 @@ import numpy as np
 
 from vissl_jointssl.manifest import Entry
 from vissl_jointssl.preparation.errors import ReadError
+from vissl_jointssl.preparation.pieces import Piece
 from vissl_jointssl.preparation.recipe import Options, Source
-from vissl_jointssl.preparation.regions import Piece
 
 _VERSION = 1  # raise it when the same source and options give other arrays than before
 

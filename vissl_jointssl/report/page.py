@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from vissl_jointssl.checkpoints import write_atomically
+from vissl_jointssl.atomic_file import write_at_once
 from vissl_jointssl.report.contents import SECTIONS, Cell, Figure, RunReport, StageSummary
 
 # The browser enforces it too: nothing but the page's own style and embedded pictures.
@@ -50,7 +50,7 @@ pre { overflow-x: auto; padding: .9rem 1rem; background: var(--raised); border: 
 
 def write_report(report: RunReport, path: Path | str) -> None:
     """Write the page; a reader sees the old one or the new one, never half of one."""
-    write_atomically(render(report).encode("utf-8"), path)
+    write_at_once(render(report).encode("utf-8"), path)
 
 
 def render(report: RunReport) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from itertools import chain
 from pathlib import Path
 
+from vissl_jointssl.preparation.data_set import DataSet, find_files
 from vissl_jointssl.preparation.recipe import Options, Recipe, Source
 from vissl_jointssl.preparation.splitting import hash_patient
 
@@ -26,6 +27,8 @@ _MR_GROUPS |= dict.fromkeys(chain((18, 19, 20), range(30, 50)), 3)
 
 def demo_volumes(root: Path | str) -> Recipe:
     """The recipe, over the folder that `tools/fetch_demo_volumes.py` filled."""
+    for name in ("abdomen_ct.nii.gz", "liver_ct_dicom"):
+        find_files(Path(root), name)
 
     def source(name: str, path: str, modality: str, split: str, labels: str | None, groups: dict | None) -> Source:
         return Source(name, path, hash_patient(name), "volume", modality, split, labels, groups)
@@ -51,3 +54,19 @@ def demo_volumes(root: Path | str) -> Recipe:
         ),
         label_names=LABEL_NAMES,
     )
+
+
+DATA_SETS = (
+    DataSet(
+        name="demo_volumes",
+        title="Five scans that PyPI packages publish",
+        home="https://pypi.org/project/totalsegmentator and https://pypi.org/project/nilearn",
+        licence="Apache-2.0 (totalsegmentator); unknown for the template in nilearn: research only",
+        contents="3 CT and 2 MR of five people",
+        count=5,
+        modality="CT, MR",
+        labels="three organ groups, made by TotalSegmentator's models",
+        layout="abdomen_ct.nii.gz  liver_ct_dicom/  liver_mr.nii.gz  ...  (tools/fetch_demo_volumes.py makes it)",
+        recipe=demo_volumes,
+    ),
+)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vissl_jointssl.preparation.decoding.images import read_image
 from vissl_jointssl.preparation.errors import ReadError
-from vissl_jointssl.preparation.images import read_image
 
 
 def test_grey_deep_and_colour_images_keep_their_values(tmp_path):

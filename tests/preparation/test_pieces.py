@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from vissl_jointssl.preparation.errors import ReadError
+from vissl_jointssl.preparation.pieces import pieces_of
 from vissl_jointssl.preparation.recipe import Options, Source
-from vissl_jointssl.preparation.regions import pieces_of
 
 
 def test_a_whole_ct_is_windowed_and_nothing_else(tmp_path, save_nifti, make_volume):

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from vissl_jointssl.preparation.errors import ReadError
-from vissl_jointssl.preparation.images import read_image
 from vissl_jointssl.preparation.intensity import foreground, guess_modality, percentile_window, window
+from vissl_jointssl.preparation.pictures import read_picture
 from vissl_jointssl.preparation.reading import read_labels, read_scan
 from vissl_jointssl.preparation.recipe import Options, Source
 from vissl_jointssl.preparation.resampling import resample, resampled_shape
@@ -49,7 +49,7 @@ def pieces_of(source: Source, root: Path, options: Options) -> Iterator[Piece]:
         ReadError: If a file of the source is at fault, or nothing of it is left.
     """
     if source.kind == "image":
-        array = _stretch(read_image(root / source.path), options.percentiles)
+        array = _stretch(read_picture(root / source.path).array, options.percentiles)
         yield Piece("", array, None, source.label, source.modality or "OT", None)  # OT: DICOM's word for other
         return
     path = root / source.path

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from vissl_jointssl.preparation.decoding.decoded import Decoded
+from vissl_jointssl.preparation.decoding.itk import itk_affine, itk_array
 from vissl_jointssl.preparation.errors import ReadError
-from vissl_jointssl.preparation.itk import itk_affine, itk_array
 
 _MAGIC_AT, _MAGIC = 128, b"DICM"
 
@@ -26,11 +27,11 @@ def is_dicom(path: Path) -> bool:
         return False
 
 
-def read_dicom_series(folder: Path) -> tuple[np.ndarray, np.ndarray, str | None]:
+def read_dicom_series(folder: Path) -> Decoded:
     """Read the one series of a folder.
 
     Returns:
-        Voxels (i, j, k) after rescaling (HU for CT), their affine to RAS mm, and the modality that the files state.
+        Voxels (i, j, k) after rescaling (HU for CT), their affine, and the modality that the files state.
 
     Raises:
         ReadError: If the folder holds no series or several, slices are missing or doubled, or a file is damaged.
@@ -53,7 +54,7 @@ def read_dicom_series(folder: Path) -> tuple[np.ndarray, np.ndarray, str | None]
         raise ReadError(folder, f"a slice cannot be decoded ({reason})", "copy the series again") from None
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
         raise ReadError(folder, "is not a grey 3D series", "take colour and multi-frame captures out of the folder")
-    return itk_array(image), itk_affine(image), modality
+    return Decoded(itk_array(image), itk_affine(image), modality)
 
 
 def _check_geometry(folder: Path, files: list[Path]) -> str | None:
