@@ -22,7 +22,7 @@ class DataSet:
         home: Address where it is had; nothing is downloaded from it.
         licence: As its home states it, with what is asked of the user.
         contents: What a full copy holds, such as "888 chest CT".
-        count: Sources in a full copy; another number is said aloud and prepared all the same.
+        count: Sources in a full copy, or None where copies differ; another number is said aloud and prepared all the same.
         modality: "CT", "MR", "XR", or several joined by ", ".
         labels: What its labels are, or "none".
         layout: The tree below the folder that is given, as its home ships it; shown to who gives another.
@@ -34,7 +34,7 @@ class DataSet:
     home: str
     licence: str
     contents: str
-    count: int
+    count: int | None
     modality: str
     labels: str
     layout: str

@@ -45,7 +45,7 @@ def data_set_recipe(name: str, root: Path | str | None) -> Recipe:
         recipe = data_set.recipe(Path(root))
     except WrongFolder as error:
         raise PreparationError(f"{name}: {error}. Next: give the folder that holds these. {where}") from None
-    if len(recipe.sources) != data_set.count:
+    if data_set.count not in (None, len(recipe.sources)):
         _log.warning(
             "%s: %d of the %d sources of a full copy (%s)",
             name,
