@@ -22,7 +22,7 @@ class DataSet:
         home: Address where it is had; nothing is downloaded from it.
         licence: As its home states it, with what is asked of the user.
         contents: What a full copy holds, such as "888 chest CT".
-        count: Sources in a full copy, or None where copies differ; another number is said aloud and prepared all the same.
+        count: Sources in a full copy, or None where copies differ; another number is prepared all the same, and said.
         modality: "CT", "MR", "XR", or several joined by ", ".
         labels: What its labels are, or "none".
         layout: The tree below the folder that is given, as its home ships it; shown to who gives another.
