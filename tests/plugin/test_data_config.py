@@ -14,6 +14,7 @@ from vissl_jointssl.checkpoints import StageRecord
 from vissl_jointssl.manifest import ManifestError, read_manifest, write_manifest
 from vissl_jointssl.plugin.config import prepare
 from vissl_jointssl.plugin.config_faults import ConfigError
+from vissl_jointssl.plugin.data_config import read_data
 from vissl_jointssl.plugin.slice_dataset import SliceDataset
 from vissl_jointssl.plugin.volume_dataset import VolumeDataset
 
@@ -111,3 +112,23 @@ def test_the_faults_of_all_manifests_are_reported_at_once(config_of: ConfigOf, t
         prepare(config_of("stage1_swav", on_both(tmp_path / "one.csv", tmp_path / "two.csv")))
     assert "one.csv: 1 fault" in str(caught.value)
     assert "two.csv: 1 fault" in str(caught.value)
+
+
+def test_volumes_of_one_and_of_several_channels_are_no_batch_of_all_channels(
+    config_of: ConfigOf, stage1_checkpoint: Path, tiny_manifest: Path, second_manifest: Path
+) -> None:
+    manifest = read_manifest(second_manifest)
+    np.save(second_manifest.parent / "0.npy", np.full((3, 4, 32, 32), 1000, dtype=np.uint16))
+    entries = [dataclasses.replace(manifest.entries[0], shape=(3, 4, 32, 32)), *manifest.entries[1:]]
+    write_manifest(second_manifest, entries)
+
+    def faults_of(channels: str | int) -> str:
+        cfg = config_of("stage2_swav", on_both(tiny_manifest, second_manifest))
+        cfg.DATA.TRAIN.TRANSFORMS[0]["channels"] = channels
+        cfg.MODEL.WEIGHTS_INIT.PARAMS_FILE = str(stage1_checkpoint)
+        return "\n".join(read_data(cfg)[1])
+
+    assert "channels is all, but volumes have different numbers of them: 1 ('volume0' for one), 3" in faults_of("all")
+    assert "channels is 2, counted from 0, but volume 'volume0' has 1 of them" in faults_of(2)
+    assert faults_of("choose") == ""
+    assert faults_of(0) == ""

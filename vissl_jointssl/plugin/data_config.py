@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from vissl.config import AttrDict
 
-from vissl_jointssl.manifest import Manifest, ManifestError, read_manifest
+from vissl_jointssl.manifest import Entry, Manifest, ManifestError, read_manifest
 from vissl_jointssl.plugin.slice_dataset import SliceDataset
 from vissl_jointssl.plugin.volume_dataset import VolumeDataset
 
@@ -12,6 +14,8 @@ SOURCES: dict[str, type[VolumeDataset | SliceDataset]] = {
     "volume_dataset": VolumeDataset,
     "slice_dataset": SliceDataset,
 }
+
+VOLUME_TRANSFORMS = ("volume_views", "volume_centre_view")
 
 
 def read_data(cfg: AttrDict) -> tuple[list[Manifest], list[str]]:
@@ -52,7 +56,7 @@ def training_samples(cfg: AttrDict) -> int | None:
     if section.DATA_LIMIT >= 0:
         return int(section.DATA_LIMIT)
     try:
-        return _samples(cfg, "TRAIN")
+        return len(_data(cfg, "TRAIN"))
     except ManifestError:
         return None  # and said so by `read_data`
 
@@ -76,9 +80,11 @@ def _read_split(cfg: AttrDict, split: str) -> tuple[list[Manifest], list[str]]:
     if faults:
         return manifests, faults
     try:
-        samples = _samples(cfg, split)
+        data = _data(cfg, split)
     except ManifestError as error:
         return manifests, [f"config.DATA.{split}.DATA_PATHS: {error}"]
+    faults += _channel_faults(section, split, data.entries)
+    samples = len(data)
     step = section.BATCHSIZE_PER_REPLICA * cfg.DISTRIBUTED.NUM_PROC_PER_NODE * cfg.DISTRIBUTED.NUM_NODES
     if section.DROP_LAST and samples < step:
         faults.append(
@@ -88,6 +94,29 @@ def _read_split(cfg: AttrDict, split: str) -> tuple[list[Manifest], list[str]]:
     return manifests, faults
 
 
-def _samples(cfg: AttrDict, split: str) -> int:
+def _data(cfg: AttrDict, split: str) -> VolumeDataset | SliceDataset:
     section = cfg.DATA[split]
-    return len(SOURCES[section.DATA_SOURCES[0]](cfg, section.DATA_PATHS[0], split, "", ""))
+    return SOURCES[section.DATA_SOURCES[0]](cfg, section.DATA_PATHS[0], split, "", "")
+
+
+def _channel_faults(section: AttrDict, split: str, entries: Sequence[Entry]) -> list[str]:
+    """Volumes whose views do not fit in one batch; a collator would only say that sizes differ."""
+    counts = {entry.shape[0] if len(entry.shape) == 4 else 1: entry.id for entry in reversed(entries)}
+    faults = []
+    for transform in section.TRANSFORMS:
+        if transform["name"] not in VOLUME_TRANSFORMS:
+            continue
+        channels = transform.get("channels", "choose")
+        few = min(counts)
+        if channels == "all" and len(counts) > 1:
+            shown = ", ".join(f"{count} ({counts[count]!r} for one)" for count in sorted(counts))
+            faults.append(
+                f"config.DATA.{split}.TRANSFORMS: channels is all, but volumes have different numbers of them: "
+                f"{shown}; choose one channel of each volume with channels: choose, or prepare them alike"
+            )
+        elif isinstance(channels, int) and channels >= few:
+            faults.append(
+                f"config.DATA.{split}.TRANSFORMS: channels is {channels}, counted from 0, but volume {counts[few]!r} "
+                f"has {few} of them"
+            )
+    return faults
