@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint types clean
+.PHONY: help setup demo test test-slow speed lint types clean
 
 help:  ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -33,6 +33,9 @@ test: setup  ## the tests, without the slow ones
 
 test-slow: setup  ## all the tests, the slow ones too
 	@$(BIN)/python -m pytest -q
+
+speed: setup  ## crops from the cache against nibabel and TorchIO; docs/speed.md has a run
+	@$(BIN)/jointssl speed loader
 
 lint: setup  ## ruff: rules and format
 	@$(BIN)/ruff check .

@@ -12,9 +12,22 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "vissl_jointssl"
 FRAMEWORK = {"vissl", "classy_vision", "fairscale", "hydra", "omegaconf"}
-ROOMS = {"preparation", "views", "models", "objectives", "export", "report", "training", "plugin"}
+ROOMS = {
+    "preparation",
+    "views",
+    "models",
+    "objectives",
+    "export",
+    "report",
+    "training",
+    "speed",
+    "plugin",
+}
 DOORS = {"manifest", "checkpoints", "spelling", "notation", "run_signs", "atomic_file"}
-MAY_ENTER = {"plugin": {"models", "objectives", "views"}}
+MAY_ENTER = {
+    "plugin": {"models", "objectives", "views"},
+    "speed": {"preparation", "views"},
+}
 
 
 def _modules() -> list[Path]:

@@ -99,7 +99,7 @@ def prepare_labelled(images: Path, labels: Path, out: Path) -> Manifest:
     volumes, splits = {}, {}
     for name in names:
         scan = read_scan(labels / name)
-        volumes[name] = float((scan.array > 0).sum() * np.prod(scan.spacing))  # mm^3
+        volumes[name] = float((scan.array > 0).sum() * abs(np.linalg.det(scan.affine[:3, :3])))  # mm^3
         splits[name] = split_of(hash_patient(name), 0.0, TEST_SHARE)
     median = statistics.median(volumes[name] for name in names if splits[name] == "train")
     sources = tuple(

@@ -13,7 +13,11 @@ from vissl_jointssl import __version__
 VERBS = {
     "prepare": (
         "vissl_jointssl.preparation.command",
-        "turn a folder of scans and images into a cache and manifest.csv",
+        "turn a data set, or a folder of scans and images, into a cache and manifest.csv",
+    ),
+    "doctor": (
+        "vissl_jointssl.preparation.doctor.command",
+        "say what is wrong with scans, raw or prepared, and whether training may start",
     ),
     "train": ("vissl_jointssl.training.command", "run the stages of a recipe, skipping what is finished"),
     "parameters": ("vissl_jointssl.models.command", "count the parameters of each part of a preset"),
@@ -22,6 +26,7 @@ VERBS = {
         "vissl_jointssl.checkpoints.import_command",
         "make any library's ResNet-50 weights a checkpoint that stage 1 starts from",
     ),
+    "speed": ("vissl_jointssl.speed.command", "measure the loader against nibabel and TorchIO"),
 }
 
 

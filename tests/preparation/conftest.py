@@ -7,6 +7,8 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 
 @pytest.fixture
@@ -69,5 +71,52 @@ def save_dicom() -> Callable[..., Path]:
             writer.SetFileName(str(folder / f"{(number * 7) % len(array):03d}-{series[-1]}.dcm"))
             writer.Execute(image)
         return folder
+
+    return save
+
+
+@pytest.fixture
+def save_slice() -> Callable[..., Path]:
+    """Write stored values (H, W), (H, W, 3) or (n, H, W) as one DICOM file, byte for byte, with any further tags.
+
+    `syntax` is the transfer syntax: its UID, or None for explicit little endian. Tags given as None are left out.
+    """
+
+    def save(path: Path, stored: np.ndarray, syntax: str | None = None, **tags: object) -> Path:
+        header = Dataset()
+        colour = stored.ndim == 3 and stored.shape[-1] == 3
+        frames = 1 if stored.ndim == 2 or colour else len(stored)
+        rows, columns = stored.shape[:2] if frames == 1 and (stored.ndim == 2 or colour) else stored.shape[1:]
+        bits = stored.dtype.itemsize * 8
+        values = {
+            "SOPClassUID": "1.2.840.10008.5.1.4.1.1.7",
+            "SOPInstanceUID": generate_uid(),
+            "SeriesInstanceUID": "1.2.3.4",
+            "Modality": "CT",
+            "Rows": rows,
+            "Columns": columns,
+            "SamplesPerPixel": 3 if colour else 1,
+            "PhotometricInterpretation": "RGB" if colour else "MONOCHROME2",
+            "BitsAllocated": bits,
+            "BitsStored": bits,
+            "HighBit": int(str(tags.get("BitsStored", bits))) - 1,
+            "PixelRepresentation": int(stored.dtype.kind == "i"),
+        }
+        if colour:
+            values["PlanarConfiguration"] = 0
+        if frames > 1:
+            values["NumberOfFrames"] = frames
+        for keyword, value in {**values, **tags}.items():
+            if value is not None:
+                setattr(header, keyword, value)
+        header.file_meta = FileMetaDataset()
+        header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        header.PixelData = stored.astype(stored.dtype.newbyteorder("<")).tobytes()
+        header["PixelData"].VR = "OW"
+        if syntax is not None:
+            header.file_meta.TransferSyntaxUID = syntax
+        path.parent.mkdir(parents=True, exist_ok=True)
+        header.save_as(path, enforce_file_format=True)
+        return path
 
     return save

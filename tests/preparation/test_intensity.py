@@ -48,3 +48,10 @@ def test_foreground_of_ct_is_what_is_not_air():
 def test_modality_is_told_from_values():
     assert guess_modality(np.array([-1000] * 10 + [40] * 90)) == "CT"
     assert guess_modality(np.array([-40] * 10 + [400] * 90)) == "MR"
+
+
+def test_eight_bits_hold_the_same_window_in_coarser_steps():
+    values = np.linspace(-1200, 1200, 500)
+    fine, coarse = window(values, -1000, 1000) / 65535, window(values, -1000, 1000, "uint8")
+    assert coarse.dtype == np.uint8
+    np.testing.assert_allclose(coarse / 255, fine, atol=0.5 / 255 + 1e-5)

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from vissl_jointssl.preparation.orientation import spacing_of, to_slices
+from vissl_jointssl.preparation.orientation import AS_AXIAL_SLICES, is_usable, spacing_of, to_slices
 
 # Where index (0, 0, 0) and the last index of (F, H, W) must lie, in signs of (right, front, head).
 CORNERS = {
@@ -70,3 +70,45 @@ def test_the_affine_follows_each_voxel():
 def test_an_unknown_slice_axis_is_refused():
     with pytest.raises(ValueError, match="slice axis is 'axal', expected one of axial, coronal, sagittal"):
         to_slices(np.zeros((2, 2, 2)), np.eye(4), "axal")
+
+
+@pytest.mark.parametrize("slice_axis", CORNERS)
+def test_channels_are_turned_as_each_alone_would_be(slice_axis):
+    channels = np.random.default_rng(0).random((2, 3, 4, 5))
+    for affine in every_orientation():
+        slices, turned = to_slices(channels, affine, slice_axis)
+        for number in range(5):
+            alone, affine_alone = to_slices(channels[..., number], affine, slice_axis)
+            np.testing.assert_array_equal(slices[number], alone)
+            np.testing.assert_array_equal(turned, affine_alone)
+
+
+def test_an_oblique_scan_is_turned_to_the_nearest_right_angle():
+    angle = np.radians(30)
+    oblique = np.eye(4)
+    oblique[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    array = np.arange(24).reshape(2, 3, 4)
+    slices, turned = to_slices(array, oblique, "axial")
+    np.testing.assert_array_equal(slices, to_slices(array, np.eye(4), "axial")[0])
+    np.testing.assert_allclose(turned @ [0, 0, 0, 1], oblique @ [1, 2, 0, 1])
+
+
+def test_axial_slices_stay_as_they_are():
+    array = np.arange(24).reshape(2, 3, 4)
+    slices, turned = to_slices(array, AS_AXIAL_SLICES, "axial")
+    np.testing.assert_array_equal(slices, array)
+    np.testing.assert_array_equal(turned, AS_AXIAL_SLICES)
+
+
+def test_affines_without_size_place_or_volume_are_not_usable():
+    sheared = np.eye(4)
+    sheared[1, 2] = np.tan(np.radians(40))
+    assert is_usable(sheared)
+    assert is_usable(np.diag([1e-3, -4, 500, 1]))
+    singular, flat, lost, vast = (np.eye(4) for _ in range(4))
+    singular[:3, 1] = singular[:3, 0] * 2
+    flat[2, 2] = 0
+    lost[0, 3] = np.nan
+    vast[0, 0] = 1e300
+    for affine in (singular, flat, lost, vast):
+        assert not is_usable(affine)

@@ -79,8 +79,9 @@ def test_truncated_files_are_refused(tmp_path, make_volume, save_nifti, name, sh
     SimpleITK.WriteImage(SimpleITK.ReadImage(str(path)), str(tmp_path / name))
     content = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(ReadError, match=r"cannot be read.*Next: copy it again"):
+    with pytest.raises(ReadError, match=r"(cannot be read|is cut short).*Next: copy it again") as caught:
         read_scan(tmp_path / name)
+    assert caught.value.code == "unreadable"
 
 
 def test_empty_absent_foreign_and_mislabelled_files_are_refused(tmp_path):
@@ -108,14 +109,73 @@ def test_volumes_that_teach_nothing_are_refused(tmp_path, save_nifti, make_volum
 
 def test_what_is_not_one_volume_is_refused_but_an_axis_of_length_one_is_not(tmp_path, save_nifti, make_volume):
     array = make_volume()
-    with pytest.raises(ReadError, match=r"is not a 3D volume: it has shape \(10, 9, 8, 2\)"):
-        read_scan(save_nifti(tmp_path / "series.nii", np.stack([array, array], axis=-1)))
-    with pytest.raises(ReadError, match="is not a 3D volume"):
-        read_scan(save_nifti(tmp_path / "plane.nii", array[:, :, :1]))
+    for name, spoilt in (("plane", array[:, :, :1]), ("flat", array[:, :, 0]), ("five", array.reshape(5, 2, 3, 3, 8))):
+        with pytest.raises(ReadError, match="is not a 3D volume: it has shape") as caught:
+            read_scan(save_nifti(tmp_path / f"{name}.nii", spoilt))
+        assert caught.value.code == "dimensions"
     assert read_scan(save_nifti(tmp_path / "trailing.nii", array[..., None])).array.shape == (8, 9, 10)
-    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(np.ones((4, 5, 6, 3)), isVector=True), str(tmp_path / "c.mha"))
-    with pytest.raises(ReadError, match="is not one 3D volume"):
-        read_scan(tmp_path / "c.mha")
+    assert read_scan(save_nifti(tmp_path / "vector.nii", array[..., None, None])).array.shape == (8, 9, 10)
+
+
+@pytest.mark.parametrize("slice_axis", ["axial", "coronal", "sagittal"])
+def test_each_volume_of_a_fourth_axis_reads_as_its_own_file_would(tmp_path, make_volume, save_nifti, slice_axis):
+    arrays = [make_volume((6, 7, 8), seed) for seed in range(3)]
+    affine = np.array([[0, 0, -3.0, 5], [1.0, 0, 0, 6], [0, 2.0, 0, 7], [0, 0, 0, 1]])
+    alone = [read_scan(save_nifti(tmp_path / f"{n}.nii", array, affine), slice_axis) for n, array in enumerate(arrays)]
+    series = save_nifti(tmp_path / "time.nii.gz", np.stack(arrays, -1), affine)
+    vectors = save_nifti(tmp_path / "vector.nii", np.stack(arrays, -1)[:, :, :, None], affine)
+    image = SimpleITK.Compose([SimpleITK.ReadImage(str(tmp_path / f"{n}.nii")) for n in range(3)])
+    files = [series, vectors]
+    for suffix in ("mha", "nrrd"):
+        SimpleITK.WriteImage(image, str(tmp_path / f"channels.{suffix}"))
+        SimpleITK.WriteImage(SimpleITK.ReadImage(str(series)), str(tmp_path / f"time.{suffix}"))
+        files += [tmp_path / f"channels.{suffix}", tmp_path / f"time.{suffix}"]
+    np.savez(tmp_path / "a.npz", image=np.stack(arrays), affine=affine)
+    files.append(tmp_path / "a.npz")
+    for file in files:
+        scan = read_scan(file, slice_axis)
+        np.testing.assert_array_equal(scan.array, np.stack([one.array for one in alone]), err_msg=file.name)
+        np.testing.assert_allclose(scan.affine, alone[0].affine, atol=1e-4, err_msg=file.name)
+        assert scan.source_shape == (6, 7, 8)
+    joined = read_scan(tmp_path / "0.nii", slice_axis, channel_paths=[tmp_path / "1.nii", tmp_path / "2.nii"])
+    np.testing.assert_array_equal(joined.array, scan.array)
+
+
+def test_channels_off_the_grid_of_the_first_are_refused_with_both_names(tmp_path, make_volume, save_nifti):
+    first = save_nifti(tmp_path / "t1.nii", make_volume((6, 7, 8)))
+    moved = np.eye(4)
+    moved[0, 3] = 4
+    cases = (
+        (make_volume((6, 7, 9)), np.eye(4), "dimensions", r"t2.nii: has \(9, 7, 6\) voxels, .*t1.nii, \(8, 7, 6\)"),
+        (make_volume((6, 7, 8)), moved, "geometry", r"t2.nii: lies 4.0 mm away from the first channel, t1.nii"),
+        (np.stack([make_volume((6, 7, 8))] * 2, -1), np.eye(4), "dimensions", "t2.nii: is one file of several chan"),
+        (np.zeros((6, 7, 8)), np.eye(4), "constant", r"t2.nii: every voxel is 0.0"),
+    )
+    for array, affine, code, words in cases:
+        second = save_nifti(tmp_path / "t2.nii", array, affine)
+        with pytest.raises(ReadError, match=words) as caught:
+            read_scan(first, channel_paths=[second])
+        assert caught.value.code == code
+    with pytest.raises(ReadError, match=r"gone.nii: does not exist"):
+        read_scan(first, channel_paths=[tmp_path / "gone.nii"])
+
+
+def test_one_empty_or_spoilt_channel_of_several_is_named(tmp_path, make_volume, save_nifti):
+    array = np.stack([make_volume(), make_volume(seed=1)], -1).astype(np.float32)
+    array[..., 1] = 5
+    with pytest.raises(ReadError, match=r"in channel 1 every voxel is 5.0"):
+        read_scan(save_nifti(tmp_path / "a.nii", array))
+    array[0, 0, 0, 1] = np.nan
+    with pytest.raises(ReadError, match=r"holds 1 NaN or infinite voxels in channel 1"):
+        read_scan(save_nifti(tmp_path / "b.nii", array))
+
+
+def test_values_beyond_single_precision_are_refused(tmp_path, make_volume, save_nifti):
+    array = make_volume().astype(np.float64)
+    array[3, 3, 3] = -1e200
+    with pytest.raises(ReadError, match=r"holds values from -1.0e\+200 to ") as caught:
+        read_scan(save_nifti(tmp_path / "a.nii", array))
+    assert caught.value.code == "intensity"
 
 
 def test_an_affine_without_size_is_refused(tmp_path, save_nifti, make_volume):
@@ -148,3 +208,65 @@ def test_labels_off_the_grid_are_refused(tmp_path, save_nifti, make_volume):
         read_labels(save_nifti(tmp_path / "b.nii", np.ones((6, 7, 8), np.uint8), moved), scan)
     with pytest.raises(ReadError, match="holds values that are not integers"):
         read_labels(save_nifti(tmp_path / "c.nii", np.full((6, 7, 8), 0.5, np.float32)), scan)
+    with pytest.raises(ReadError, match="holds values that are not integers"):
+        read_labels(save_nifti(tmp_path / "d.nii", np.full((6, 7, 8), np.inf, np.float32)), scan)
+    with pytest.raises(ReadError, match=r"holds label numbers from 0.0 to 10000000000.0") as caught:
+        read_labels(save_nifti(tmp_path / "e.nii", np.arange(336.0).reshape(6, 7, 8) // 335 * 1e10), scan)
+    assert caught.value.code == "label_values"
+
+
+def test_labels_need_not_be_exact_integers_after_scaling(tmp_path, save_nifti, make_volume):
+    scan = read_scan(save_nifti(tmp_path / "scan.nii", make_volume((6, 7, 8))))
+    numbers = np.arange(336).reshape(6, 7, 8) % 5
+    labels = read_labels(save_nifti(tmp_path / "a.nii", (numbers + 1e-5).astype(np.float32)), scan)
+    np.testing.assert_array_equal(labels, read_labels(save_nifti(tmp_path / "b.nii", numbers.astype(np.uint8)), scan))
+    assert labels.dtype == np.int32
+
+
+def test_labels_of_a_scan_with_channels_lie_on_one_of_them(tmp_path, save_nifti, make_volume):
+    array = make_volume((6, 7, 8))
+    scan = read_scan(save_nifti(tmp_path / "scan.nii", np.stack([array, array], -1)), "sagittal")
+    labels = read_labels(save_nifti(tmp_path / "a.nii", (array > 40).astype(np.uint8)), scan, "sagittal")
+    np.testing.assert_array_equal(labels, scan.array[0] > 40)
+    with pytest.raises(ReadError, match=r"a.nii: has \(2, 8, 7, 6\) voxels") as caught:
+        read_labels(save_nifti(tmp_path / "a.nii", np.stack([array, array], -1)), scan)
+    assert caught.value.code == "label_grid"
+
+
+def test_labels_and_scan_say_equally_much_of_their_place(tmp_path, save_nifti, make_volume):
+    array = make_volume((6, 7, 8))
+    labels = (array > 40).astype(np.uint8)
+    placed = read_scan(save_nifti(tmp_path / "scan.nii", array))
+    np.save(tmp_path / "scan.npy", array)
+    np.save(tmp_path / "labels.npy", labels)
+    np.savez(tmp_path / "labels.npz", labels=labels, affine=np.eye(4))
+    bare = read_scan(tmp_path / "scan.npy")
+    np.testing.assert_array_equal(read_labels(tmp_path / "labels.npy", bare), array > 40)
+    np.testing.assert_array_equal(read_labels(tmp_path / "labels.npz", placed), placed.array > 40)
+    np.save(tmp_path / "turned.npy", labels.transpose(2, 1, 0))
+    with pytest.raises(ReadError, match="says no spacing or place, its scan where its voxels lie") as caught:
+        read_labels(tmp_path / "turned.npy", placed)
+    assert caught.value.code == "label_grid"
+
+
+def test_a_dicom_series_may_have_labels_in_another_format(tmp_path, save_dicom):
+    planes = np.arange(6 * 5 * 4).reshape(6, 5, 4) + 100
+    series = save_dicom(tmp_path / "series", planes, spacing=(1.5, 0.5, 3.0))
+    scan = read_scan(series)
+    image = SimpleITK.GetImageFromArray((planes > 150).astype(np.uint8))
+    image.SetSpacing((1.5, 0.5, 3.0))
+    SimpleITK.WriteImage(image, str(tmp_path / "labels.nrrd"))
+    np.testing.assert_array_equal(read_labels(tmp_path / "labels.nrrd", scan), planes > 150)
+    np.testing.assert_array_equal(read_labels(series, scan), planes)
+
+
+def test_voxels_come_in_the_byte_order_of_the_machine(tmp_path, make_volume):
+    array = make_volume().astype(">i2")
+    np.save(tmp_path / "a.npy", array.transpose())
+    header = nibabel.Nifti1Header(endianness=">")
+    nibabel.save(nibabel.Nifti1Image(array, np.diag([-1.0, -1, 1, 1]), header), tmp_path / "a.nii")
+    assert (tmp_path / "a.nii").read_bytes()[:4] == b"\0\0\x01\x5c"
+    for name in ("a.npy", "a.nii"):
+        scan = read_scan(tmp_path / name)
+        assert scan.array.dtype.isnative
+        np.testing.assert_array_equal(scan.array, array.transpose())

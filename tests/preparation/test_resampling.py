@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from vissl_jointssl.preparation.resampling import resample, resampled_shape
+from vissl_jointssl.preparation.resampling import resample, resampled_affine, resampled_shape
 
 
 def linear_at(line: np.ndarray, position: float) -> float:
@@ -52,3 +52,22 @@ def test_labels_keep_their_numbers_and_lie_where_the_scan_lies():
         wanted = [np.floor((np.arange(length) + 0.5) * 12 / length).astype(int) for length in shape]
         agreement = (small == labels[np.ix_(*wanted)]).mean()
         assert agreement > 0.97, math.prod(shape)
+
+
+def test_a_landmark_keeps_its_place_in_the_room():
+    affine = np.array([[0, 0, -0.7, 50], [0, -0.7, 0, 80], [2.5, 0, 0, -300], [0, 0, 0, 1.0]])
+    volume = np.zeros((12, 20, 30))
+    volume[5:9, 8:14, 10:20] = 1
+    small = resample(volume, (30, 10, 40))
+    moved = resampled_affine(affine, volume.shape, small.shape)
+
+    def middle(array: np.ndarray, index_to_room: np.ndarray) -> np.ndarray:
+        weights = array / array.sum()
+        index = [
+            (weights.sum(axis=tuple({0, 1, 2} - {axis})) * np.arange(array.shape[axis])).sum() for axis in range(3)
+        ]
+        return (index_to_room @ [*index, 1])[:3]
+
+    np.testing.assert_allclose(middle(small, moved), middle(volume, affine), atol=0.05)
+    corner = np.array([-0.5, -0.5, -0.5, 1])  # the outer corner of the first voxel: borders stay
+    np.testing.assert_allclose(moved @ corner, affine @ corner)

@@ -47,3 +47,11 @@ def test_the_clear_winner_names_a_region_and_background_never_does():
     assert dominant_label(labels, 0.21, 1.5) is None
     assert dominant_label(labels, 0.1, 2.01) is None
     assert dominant_label(np.zeros(100, int), 0.0, 1.0) is None
+
+
+def test_planes_that_do_not_overlap_have_the_dominant_label_of_their_map():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        labels = rng.integers(0, 4, (3, 4, 5)) * rng.integers(0, 2, (3, 4, 5))
+        planes = np.stack([labels == number for number in (1, 2, 3)]).astype(np.uint8)
+        assert dominant_label(planes, 0.2, 1.2) == dominant_label(labels, 0.2, 1.2)

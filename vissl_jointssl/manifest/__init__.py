@@ -13,10 +13,11 @@ for [0, 1] by their own range, see `as_unit_interval`.
 
 from vissl_jointssl.manifest.arrays import as_unit_interval
 from vissl_jointssl.manifest.boxes import Box, write_boxes
+from vissl_jointssl.manifest.content import Manifest
 from vissl_jointssl.manifest.entry import ARRAY_TYPES, COLUMNS, IMAGE_SUFFIXES, KINDS, SPLITS, Entry, ManifestError
 from vissl_jointssl.manifest.grid import Grid, write_grid
 from vissl_jointssl.manifest.quarantine import QUARANTINE_FILE, read_quarantine, write_quarantine
-from vissl_jointssl.manifest.table import Manifest, read_manifest, write_manifest
+from vissl_jointssl.manifest.table import read_manifest, write_manifest
 
 __all__ = [
     "ARRAY_TYPES",

@@ -3,46 +3,39 @@
 from __future__ import annotations
 
 import math
+import struct
+import warnings
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from vissl_jointssl.manifest.entry import IMAGE_SUFFIXES
+from vissl_jointssl.manifest.files import FileFault, confined, size_of
+from vissl_jointssl.manifest.npy import map_npy
+
+_FORMATS = ("PNG", "JPEG")  # a .png may hold any format; some of Pillow's start other programs
 
 
-class ArrayFault(ValueError):
-    """An array file that cannot be used; the message goes on from the file's name."""
-
-
-def confined(root: Path, relative: str) -> Path:
-    """The path of a file of the folder.
-
-    Raises:
-        ArrayFault: If links lead out of it.
-    """
-    path = root / relative
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise ArrayFault("is a link that leaves the manifest's folder")
-    return path
-
-
-def open_array(root: Path, relative: str) -> np.ndarray:
+def open_array(root: Path, relative: str, shapes: Sequence[tuple[int, ...]]) -> np.ndarray:
     """An array, read-only and memory-mapped where it is `.npy`.
 
+    Args:
+        root: The manifest's folder.
+        relative: The file, from there.
+        shapes: That it may have; an image of another height and width is not unpacked.
+
     Raises:
-        ArrayFault: If the file is missing, lies elsewhere, or cannot be read.
+        FileFault: If the file is missing, lies elsewhere, or cannot be read.
     """
     path = confined(root, relative)
     try:
-        if path.suffix.lower() in IMAGE_SUFFIXES:
-            return _decode_image(path)
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        return _decode_image(path, shapes) if path.suffix.lower() in IMAGE_SUFFIXES else map_npy(path)
     except FileNotFoundError:
-        raise ArrayFault("does not exist") from None
-    except (ValueError, OSError, EOFError, SyntaxError, OverflowError) as error:
-        size = path.stat().st_size if path.is_file() else 0
-        reason = str(error).splitlines()[0] if str(error) else "empty"
-        raise ArrayFault(f"cannot be read ({size} bytes; {reason})") from None
+        raise FileFault("does not exist") from None
+    except OSError as error:
+        raise FileFault(f"cannot be read ({error.strerror or type(error).__name__})") from None
 
 
 def as_unit_interval(array: np.ndarray) -> np.ndarray:
@@ -63,11 +56,22 @@ def float_faults(array: np.ndarray) -> list[str]:
     return []
 
 
-def _decode_image(path: Path) -> np.ndarray:
+def _decode_image(path: Path, shapes: Sequence[tuple[int, ...]]) -> np.ndarray:
     from PIL import Image
 
+    size = size_of(path)
     try:
-        with Image.open(path) as image:
-            return np.array(image)
-    except Image.DecompressionBombError as error:
-        raise ValueError(str(error)) from None
+        with warnings.catch_warnings():
+            # Pillow warns of images above 89 million pixels and refuses twice as many; one limit is enough.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path, formats=_FORMATS) as image:
+                if (image.height, image.width) not in [shape[:2] for shape in shapes]:
+                    said = " x ".join(map(str, shapes[0]))
+                    raise FileFault(f"has {image.height} x {image.width} pixels, its row says {said}")
+                return np.array(image)
+    except (FileNotFoundError, FileFault):
+        raise
+    except Image.DecompressionBombError:
+        raise FileFault(f"cannot be read ({size} bytes that unpack to more pixels than an image has)") from None
+    except (OSError, ValueError, SyntaxError, EOFError, TypeError, LookupError, struct.error, zlib.error) as error:
+        raise FileFault(f"cannot be read ({size} bytes; no whole PNG or JPEG: {type(error).__name__})") from None

@@ -16,12 +16,16 @@ class ManifestError(ValueError):
     """One or more faults of a manifest or of the files that it names; `faults` lists them one by one."""
 
     def __init__(self, path: Path, faults: Sequence[str], next_step: str) -> None:
-        self.path, self.faults = path, tuple(faults)
-        shown = [f"  - {fault}" for fault in self.faults[:50]]
+        self.path, self.faults, self.next_step = path, tuple(faults), next_step
+        shown = [f"  - {_one_line(fault)}" for fault in self.faults[:50]]
         if len(self.faults) > len(shown):
             shown.append(f"  - and {len(self.faults) - len(shown)} more")
         count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
-        super().__init__("\n".join([f"{path}: {count}", *shown, f"Next: {next_step}"]))
+        super().__init__("\n".join([f"{_one_line(str(path))}: {count}", *shown, f"Next: {next_step}"]))
+
+    def __reduce__(self) -> tuple[type[ManifestError], tuple[Path, tuple[str, ...], str]]:
+        """Errors travel from worker processes, and pickle would call `__init__` with the message alone."""
+        return (ManifestError, (self.path, self.faults, self.next_step))
 
 
 @dataclass(frozen=True)
@@ -74,3 +78,11 @@ class Entry:
 
 COLUMNS = tuple(field.name for field in fields(Entry))
 OPTIONAL_COLUMNS = ("boxes_path", "grid_path")  # younger than the first manifests, which are still read
+_LONGEST_FAULT = 600  # characters; a cell may hold a hundred thousand
+
+
+def _one_line(text: str) -> str:
+    """What was wrong may quote any name or cell: control characters are escaped, and the middle is left out."""
+    if len(text) > _LONGEST_FAULT:
+        text = f"{text[: _LONGEST_FAULT // 2]} ... {text[-_LONGEST_FAULT // 2 :]}"
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)

@@ -9,6 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from vissl_jointssl.atomic_file import write_at_once
+from vissl_jointssl.manifest.json_file import read_json
+
+_LARGEST_FILE = 2**16  # bytes; one has 800
 
 
 @dataclass(frozen=True)
@@ -32,16 +35,17 @@ def read_grid(path: Path) -> Grid:
     Raises:
         ValueError: If the file is missing or is not that.
     """
+    content = read_json(path, _LARGEST_FILE)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
         affine, source_affine = np.array(content["affine"], float), np.array(content["source_affine"], float)
-        first, second, third = (int(length) for length in content["source_shape"])
-    except FileNotFoundError:
-        raise ValueError("does not exist") from None
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"is no grid ({type(error).__name__}: {error})") from None
-    if affine.shape != (4, 4) or source_affine.shape != (4, 4):
-        raise ValueError("is no grid (an affine is not 4x4)")
+        first, second, third = content["source_shape"]
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        raise ValueError(f"is no grid ({type(error).__name__})") from None
+    for one in (affine, source_affine):
+        if one.shape != (4, 4) or not np.isfinite(one).all():
+            raise ValueError("is no grid (an affine is not 4x4 finite numbers)")
+    if not all(type(length) is int and length > 0 for length in (first, second, third)):
+        raise ValueError("is no grid (source_shape is not three positive whole numbers)")
     return Grid(affine, source_affine, (first, second, third))
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping
 from pathlib import Path
 
 from vissl_jointssl.atomic_file import write_at_once
+from vissl_jointssl.manifest.csv_text import format_csv, parse_csv
 from vissl_jointssl.manifest.entry import ManifestError
+from vissl_jointssl.manifest.files import FileFault, read_text
 
 QUARANTINE_FILE = "quarantine.csv"
 _COLUMNS = ("id", "code", "reason")
+_NEXT_STEP = "delete it and run `jointssl doctor --quarantine`, which writes it anew"
 
 
 def read_quarantine(folder: Path) -> dict[str, tuple[str, str]]:
@@ -22,13 +23,15 @@ def read_quarantine(folder: Path) -> dict[str, tuple[str, str]]:
     """
     path = folder / QUARANTINE_FILE
     try:
-        rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
+        rows = parse_csv(read_text(path))
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ManifestError(path, [f"cannot be read: {error}"], "run `jointssl doctor` again") from None
-    if not rows or tuple(rows[0]) != _COLUMNS or any(len(row) != len(_COLUMNS) for row in rows):
-        raise ManifestError(path, [f"is not a table of {', '.join(_COLUMNS)}"], "delete it and run `jointssl doctor`")
+    except FileFault as fault:
+        raise ManifestError(path, [str(fault)], _NEXT_STEP) from None
+    except OSError as error:
+        raise ManifestError(path, [f"cannot be read: {error.strerror}"], _NEXT_STEP) from None
+    if not rows or tuple(rows[0]) != _COLUMNS or any(len(row) != len(_COLUMNS) or not row[0] for row in rows):
+        raise ManifestError(path, [f"is not a table of {', '.join(_COLUMNS)}"], _NEXT_STEP)
     return {name: (code, reason) for name, code, reason in rows[1:]}
 
 
@@ -38,8 +41,4 @@ def write_quarantine(folder: Path, rows: Mapping[str, tuple[str, str]]) -> None:
     if not rows:
         path.unlink(missing_ok=True)
         return
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    writer.writerows((name, *rows[name]) for name in sorted(rows))
-    write_at_once(text.getvalue().encode("utf-8"), path)
+    write_at_once(format_csv([_COLUMNS, *((name, *rows[name]) for name in sorted(rows))]), path)

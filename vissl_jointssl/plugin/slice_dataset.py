@@ -54,7 +54,7 @@ class SliceDataset:
         row = self.rows[position]
         pixels = row.open()
         if row.entry.kind == "volume":
-            pixels = pixels.reshape(-1, *pixels.shape[-2:])[offset]  # slices of the first channel, then of the next
+            pixels = pixels[np.unravel_index(offset, pixels.shape[:-2])]  # those of the first channel come first
         levels = np.clip(np.rint(as_unit_interval(pixels) * 255), 0, 255).astype(np.uint8)
         return Image.fromarray(levels).convert("RGB"), True
 

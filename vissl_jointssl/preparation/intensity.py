@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 
-LARGEST = np.iinfo(np.uint16).max
 CT_WINDOW = (-1000.0, 1000.0)  # HU: air to dense bone
 MR_PERCENTILES = (0.5, 99.5)
 CT_AIR = -900.0  # HU: below it is air; lung parenchyma starts at about -870
 
 
-def window(array: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Map [low, high] to the whole range of uint16; what lies outside is clipped.
+def window(array: np.ndarray, low: float, high: float, stored_type: str = "uint16") -> np.ndarray:
+    """Map [low, high] to the whole range of the stored type, uint16 or uint8; what lies outside is clipped.
 
     Raises:
         ValueError: If the window is empty.
@@ -23,7 +22,7 @@ def window(array: np.ndarray, low: float, high: float) -> np.ndarray:
     if not high > low:
         raise ValueError(f"the intensity window ({low:g}, {high:g}) is empty; its second value must be the larger")
     unit = (array.astype(np.float32) - np.float32(low)) / np.float32(high - low)
-    return np.rint(np.clip(unit, 0, 1) * LARGEST).astype(np.uint16)
+    return np.rint(np.clip(unit, 0, 1) * np.iinfo(stored_type).max).astype(stored_type)
 
 
 def foreground(array: np.ndarray, modality: str) -> np.ndarray:

@@ -53,6 +53,8 @@ class Source:
         label: Class of the whole scan or image, counted from 0.
         boxes: Of an image, in its own pixels; None where nobody looked, () where somebody did and found nothing.
         patches: Cut out at `Options.patch_size` instead of keeping the whole volume.
+        labels_by_voxel: The label map has the scan's voxels one by one, whatever it says of where they lie: some public
+            sets ship label maps with a wrong affine.
     """
 
     id: str
@@ -70,6 +72,7 @@ class Source:
     array_names: tuple[str, str] | None = None
     boxes: tuple[Box, ...] | None = None
     patches: tuple[Patch, ...] = ()
+    labels_by_voxel: bool = False
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -203,4 +206,18 @@ def _source_faults(sources: tuple[Source, ...], options: Options) -> list[str]:
             faults.append(f"source {source.id!r} is a volume with boxes, which only images can have")
         if source.kind == "image" and (source.patches or source.channel_paths or source.files):
             faults.append(f"source {source.id!r} is an image with patches, channels or slices: only volumes have them")
+        if source.array_names is not None and len(source.inputs) > 1:
+            faults.append(f"source {source.id!r} names arrays of a .npz and other files, expected one of them")
+    return faults + _split_faults(sources)
+
+
+def _split_faults(sources: tuple[Source, ...]) -> list[str]:
+    first: dict[str, str] = {}
+    faults = []
+    for source in sources:
+        if source.split is None or source.array_names is not None:  # samples of arrays are patients of their own
+            continue
+        other = first.setdefault(source.patient, source.split)
+        if other != source.split:
+            faults.append(f"source {source.id!r} is in split {source.split!r}, and another of its patient in {other!r}")
     return faults

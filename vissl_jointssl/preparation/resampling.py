@@ -16,6 +16,14 @@ def resampled_shape(shape: tuple[int, ...], spacing: Spacing, target: Spacing) -
     return tuple(max(1, round(length * old / new)) for length, old, new in zip(shape, spacing, target, strict=True))
 
 
+def resampled_affine(affine: np.ndarray, shape: tuple[int, ...], new_shape: tuple[int, ...]) -> np.ndarray:
+    """The affine of an array that was brought from `shape` to `new_shape`: its index (f, h, w) to RAS mm."""
+    scale = np.array(shape, dtype=float) / np.array(new_shape, dtype=float)
+    to_old = np.diag([*scale, 1.0])
+    to_old[:3, 3] = (scale - 1) / 2  # borders stay: the first voxel's centre is half a new voxel from them
+    return np.asarray(affine) @ to_old
+
+
 def resample(array: np.ndarray, shape: tuple[int, ...], *, labels: bool = False) -> np.ndarray:
     """Bring `(F, H, W)` to another shape over the same extent.
 

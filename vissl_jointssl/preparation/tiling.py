@@ -37,13 +37,17 @@ def dominant_label(labels: np.ndarray, minimum_share: float, minimum_margin: flo
     """The label that a region is about, or None where that is not clear.
 
     Args:
-        labels: Label map of the region, non-negative integers; 0 is background and never wins.
+        labels: Label map `(F, H, W)` of the region, non-negative integers, of which 0 is background and never wins; or
+            planes `(L, F, H, W)` of 0 and 1, which are labels 1 to L.
         minimum_share: Of the region's voxels that the winner must have.
         minimum_margin: How many times as many voxels as the runner-up it must have.
     """
-    counts = np.bincount(labels.ravel())
-    counts[0] = 0
+    if labels.ndim == 4:
+        counts = np.array([0, *(int(np.count_nonzero(plane)) for plane in labels)])
+    else:
+        counts = np.bincount(labels.ravel())
+        counts[0] = 0
     winner = int(counts.argmax())
     runner_up = int(np.delete(counts, winner).max(initial=0))
-    clear = counts[winner] >= max(1.0, minimum_share * labels.size) and counts[winner] >= minimum_margin * runner_up
-    return winner if clear else None
+    smallest = max(1.0, minimum_share * math.prod(labels.shape[-3:]), minimum_margin * runner_up)
+    return winner if counts[winner] >= smallest else None
