@@ -270,3 +270,9 @@ def test_voxels_come_in_the_byte_order_of_the_machine(tmp_path, make_volume):
         scan = read_scan(tmp_path / name)
         assert scan.array.dtype.isnative
         np.testing.assert_array_equal(scan.array, array.transpose())
+
+
+def test_a_file_called_dcm_without_the_magic_word_is_not_called_unknown(tmp_path):
+    (tmp_path / "a.dcm").write_bytes(bytes(400))
+    with pytest.raises(ReadError, match="is not DICOM, or a part of it without the preamble"):
+        read_scan(tmp_path / "a.dcm")

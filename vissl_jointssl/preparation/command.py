@@ -10,12 +10,12 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from vissl_jointssl.preparation.cache.report import REPORT_FILE
 from vissl_jointssl.preparation.errors import PreparationError, printable
-from vissl_jointssl.preparation.folder_recipe import check_patients, folder_recipe
-from vissl_jointssl.preparation.orientation import SLICE_AXES
 from vissl_jointssl.preparation.pipeline import TIMEOUT, prepare
+from vissl_jointssl.preparation.processing.orientation import SLICE_AXES
 from vissl_jointssl.preparation.recipe import FOURTH_AXES, IMAGE_FORMS, STORED_TYPES, Options, Recipe
-from vissl_jointssl.preparation.report import REPORT_FILE
+from vissl_jointssl.preparation.sources.folder_recipe import check_patients, folder_recipe
 
 _OF_OPTIONS = ("slice_axis", "stored_type", "crop_foreground", "fourth_axis", "image_size", "image_form")
 _OF_RECIPE = ("validation_share", "test_share", "seed")
@@ -96,11 +96,11 @@ def _recipe(args: argparse.Namespace) -> Recipe:
         check_patients(_with_options(recipe, args))
         return recipe
     if path.suffix.lower() == ".csv":
-        from vissl_jointssl.preparation.csv_recipe import csv_recipe
+        from vissl_jointssl.preparation.sources.csv_recipe import csv_recipe
 
         return csv_recipe(path)
     if path.suffix.lower() == ".npz":
-        from vissl_jointssl.preparation.medmnist_recipe import medmnist_recipe
+        from vissl_jointssl.preparation.sources.medmnist_recipe import medmnist_recipe
 
         return medmnist_recipe(path)
     raise PreparationError(

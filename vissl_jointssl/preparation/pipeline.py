@@ -9,18 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from vissl_jointssl.manifest import Entry, Manifest, ManifestError, read_manifest, write_manifest
+from vissl_jointssl.preparation.cache.folder_lock import only_run_in
+from vissl_jointssl.preparation.cache.quarantine_release import release_changed
+from vissl_jointssl.preparation.cache.report import REPORT_FILE, write_report
+from vissl_jointssl.preparation.cache.sweeping import keep_only, remove_left_overs
+from vissl_jointssl.preparation.cache.target_checks import check_owner, check_place
+from vissl_jointssl.preparation.cache.writing import Cache, Prepared, TargetError
 from vissl_jointssl.preparation.errors import PreparationError, ReadError, printable
-from vissl_jointssl.preparation.folder_lock import only_run_in
-from vissl_jointssl.preparation.folder_recipe import check_patients, folder_recipe
-from vissl_jointssl.preparation.quarantine_release import release_changed
 from vissl_jointssl.preparation.recipe import Options, Recipe, Source
-from vissl_jointssl.preparation.report import REPORT_FILE, write_report
 from vissl_jointssl.preparation.run_log import log_notes, log_summary
+from vissl_jointssl.preparation.sources.folder_recipe import check_patients, folder_recipe
 from vissl_jointssl.preparation.splitting import split_of
-from vissl_jointssl.preparation.sweeping import keep_only, remove_left_overs
-from vissl_jointssl.preparation.target_checks import check_owner, check_place
 from vissl_jointssl.preparation.workers import Lost, run_tasks, usable_cores
-from vissl_jointssl.preparation.writing import Cache, Prepared, TargetError
 
 Progress = Callable[[int, int, str], None]  # sources done, sources in all, path of the one done last
 

@@ -19,7 +19,7 @@ from vissl_jointssl.preparation.decoding.limits import COPY_AGAIN, check_claim
 from vissl_jointssl.preparation.decoding.nifti import NIFTI_SUFFIXES, read_nifti
 from vissl_jointssl.preparation.decoding.numpy_arrays import NUMPY_SUFFIXES, read_numpy
 from vissl_jointssl.preparation.errors import ReadError, printable
-from vissl_jointssl.preparation.orientation import is_usable, to_slices
+from vissl_jointssl.preparation.processing.orientation import is_usable, to_slices
 from vissl_jointssl.preparation.scan import Scan
 
 VOLUME_SUFFIXES = NIFTI_SUFFIXES + ITK_SUFFIXES + NUMPY_SUFFIXES
@@ -194,7 +194,7 @@ def _decode(path: Path, files: Sequence[Path], labels: bool) -> Decoded:
     if name.endswith(_PAIRS):
         reason = "is Analyze, or one of a pair of NIfTI files, which are not read"
         raise ReadError(path, reason, "convert it to .nii.gz; Analyze does not say left from right", "unsupported")
-    if is_dicom(path):
+    if is_dicom(path) or name.endswith(".dcm"):
         return read_dicom_file(path)
     known = ", ".join(VOLUME_SUFFIXES)
     next_step = f"convert it to one of {known}, or give a folder of DICOM files"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from vissl_jointssl.manifest import KINDS, SPLITS, Box
 from vissl_jointssl.preparation.errors import PreparationError
-from vissl_jointssl.preparation.intensity import CT_WINDOW, MR_PERCENTILES
-from vissl_jointssl.preparation.orientation import SLICE_AXES
+from vissl_jointssl.preparation.processing.intensity import CT_WINDOW, MR_PERCENTILES
+from vissl_jointssl.preparation.processing.orientation import SLICE_AXES
 
 STORED_TYPES = ("uint16", "uint8")
 FOURTH_AXES = ("first", "channels", "volumes")

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vissl_jointssl.manifest import Manifest
+from vissl_jointssl.preparation.cache.report import REPORT_FILE
+from vissl_jointssl.preparation.cache.writing import Prepared
 from vissl_jointssl.preparation.errors import printable
 from vissl_jointssl.preparation.recipe import Recipe, Source
-from vissl_jointssl.preparation.report import REPORT_FILE
-from vissl_jointssl.preparation.writing import Prepared
 
 _NOTES_SHOWN = 50
 _log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vissl_jointssl.preparation.decoding.decoded import Geometry
-from vissl_jointssl.preparation.orientation import spacing_of
+from vissl_jointssl.preparation.processing.orientation import spacing_of
 
 
 @dataclass(frozen=True)

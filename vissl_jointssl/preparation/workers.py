@@ -38,7 +38,14 @@ from vissl_jointssl.preparation.errors import PreparationError
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-_PRELOADED = ("vissl_jointssl.preparation.pieces", "nibabel", "pydicom", "SimpleITK", "scipy.ndimage", "PIL.Image")
+_PRELOADED = (
+    "vissl_jointssl.preparation.processing.pieces",
+    "nibabel",
+    "pydicom",
+    "SimpleITK",
+    "scipy.ndimage",
+    "PIL.Image",
+)
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _MOST_VAIN_STARTS = 3
 _main_lock = threading.Lock()

@@ -48,8 +48,8 @@ def test_a_folder_of_everything_is_sorted_into_volumes_images_and_the_rest(tmp_p
         "report": ("Basic Text SR Storage without an image", False),
         "mosaic": ("a mosaic of slices in one picture: convert it to NIfTI with dcm2niix", False),
         "DICOMDIR": ("a DICOMDIR, which is not followed", False),
-        "notes.txt": ("is not DICOM: byte 128 is not followed by DICM", False),
-        "half.dcm": ("is not DICOM: byte 128 is not followed by DICM", True),
+        "notes.txt": ("is not DICOM, or a part of it without the preamble: byte 128 is not followed by DICM", False),
+        "half.dcm": ("is not DICOM, or a part of it without the preamble: byte 128 is not followed by DICM", True),
     }
     assert sorted(file for group in groups for file in group.files) == sorted(files)
 

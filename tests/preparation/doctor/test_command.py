@@ -8,10 +8,10 @@ from PIL import Image
 
 from vissl_jointssl.cli import main
 from vissl_jointssl.manifest import write_manifest
+from vissl_jointssl.preparation.cache.folder_lock import only_run_in
 from vissl_jointssl.preparation.doctor import checkup, preview
 from vissl_jointssl.preparation.doctor.diagnosis import CODES, SEVERITIES, Diagnosis
 from vissl_jointssl.preparation.errors import CODES as READING_CODES
-from vissl_jointssl.preparation.folder_lock import only_run_in
 from vissl_jointssl.preparation.workers import Lost
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from vissl_jointssl.preparation.case_files import by_case, find_any, refuse
 from vissl_jointssl.preparation.data_set import DataSet
 from vissl_jointssl.preparation.recipe import Options, Recipe, Source
+from vissl_jointssl.preparation.sources.case_files import by_case, find_any, refuse
 from vissl_jointssl.preparation.splitting import hash_patient
 
 SEQUENCES = ("t1", "t1ce", "t2", "flair")

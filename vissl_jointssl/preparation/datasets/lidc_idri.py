@@ -11,10 +11,10 @@ import logging
 import os
 from pathlib import Path
 
-from vissl_jointssl.preparation.case_files import find_any, refuse
 from vissl_jointssl.preparation.data_set import DataSet, WrongFolder
 from vissl_jointssl.preparation.errors import printable
 from vissl_jointssl.preparation.recipe import Recipe, Source
+from vissl_jointssl.preparation.sources.case_files import find_any, refuse
 from vissl_jointssl.preparation.splitting import hash_patient
 
 _PATIENT = "LIDC-IDRI-[0-9][0-9][0-9][0-9]"

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vissl_jointssl.preparation.case_files import by_case, check_pairs, find_any, look_for
 from vissl_jointssl.preparation.data_set import DataSet
 from vissl_jointssl.preparation.recipe import Recipe, Source
+from vissl_jointssl.preparation.sources.case_files import by_case, check_pairs, find_any, look_for
 from vissl_jointssl.preparation.splitting import hash_patient
 
 _INSIDE = "media/nas/01_Datasets/CT/LITS/"  # how the two archives of training scans unpack

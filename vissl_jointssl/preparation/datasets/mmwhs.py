@@ -11,10 +11,10 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from vissl_jointssl.preparation.case_files import by_case, check_pairs, find_any, look_for, refuse
 from vissl_jointssl.preparation.data_set import DataSet
 from vissl_jointssl.preparation.errors import printable
 from vissl_jointssl.preparation.recipe import Recipe, Source
+from vissl_jointssl.preparation.sources.case_files import by_case, check_pairs, find_any, look_for, refuse
 from vissl_jointssl.preparation.splitting import hash_patient
 
 _SPLITS = dict.fromkeys(range(1001, 1021), "train")

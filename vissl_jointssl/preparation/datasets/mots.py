@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vissl_jointssl.preparation.case_files import by_case, check_pairs, look_for
 from vissl_jointssl.preparation.data_set import DataSet, WrongFolder
 from vissl_jointssl.preparation.recipe import Recipe, Source
+from vissl_jointssl.preparation.sources.case_files import by_case, check_pairs, look_for
 from vissl_jointssl.preparation.splitting import hash_patient
 
 _ABOVE = ("liver", "liver tumour", "kidney", "kidney tumour", "hepatic vessel", "hepatic vessel tumour")

@@ -12,10 +12,10 @@ import logging
 from collections import Counter
 from pathlib import Path, PurePosixPath
 
-from vissl_jointssl.preparation.case_files import by_case, find_any, look_for, refuse
 from vissl_jointssl.preparation.data_set import DataSet
 from vissl_jointssl.preparation.errors import PreparationError, printable
 from vissl_jointssl.preparation.recipe import Options, Recipe, Source
+from vissl_jointssl.preparation.sources.case_files import by_case, find_any, look_for, refuse
 from vissl_jointssl.preparation.splitting import hash_patient
 
 _MODALITIES = {"CT": "CT"} | dict.fromkeys(("MRI", "FLAIR", "T1W", "T1GD", "T2W", "T2", "ADC"), "MR")

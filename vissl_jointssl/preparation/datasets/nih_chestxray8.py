@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vissl_jointssl.preparation.case_files import by_case, find_any, refuse
 from vissl_jointssl.preparation.data_set import DataSet
 from vissl_jointssl.preparation.errors import printable
 from vissl_jointssl.preparation.recipe import Options, Recipe, Source
+from vissl_jointssl.preparation.sources.case_files import by_case, find_any, refuse
 from vissl_jointssl.preparation.splitting import hash_patient
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vissl_jointssl.preparation.case_files import by_case, find_any
 from vissl_jointssl.preparation.data_set import DataSet
 from vissl_jointssl.preparation.recipe import Recipe, Source
+from vissl_jointssl.preparation.sources.case_files import by_case, find_any
 from vissl_jointssl.preparation.splitting import hash_patient
 
 _PATIENT = slice(len("covid19-A-"), len("covid19-A-0000"))

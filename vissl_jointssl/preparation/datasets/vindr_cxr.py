@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from vissl_jointssl.preparation.box_table import read_box_table
-from vissl_jointssl.preparation.case_files import by_case, find_any, refuse
 from vissl_jointssl.preparation.data_set import DataSet
 from vissl_jointssl.preparation.errors import printable
 from vissl_jointssl.preparation.recipe import Options, Recipe, Source
+from vissl_jointssl.preparation.sources.box_table import read_box_table
+from vissl_jointssl.preparation.sources.case_files import by_case, find_any, refuse
 from vissl_jointssl.preparation.splitting import hash_patient
 
 LABEL_NAMES = (

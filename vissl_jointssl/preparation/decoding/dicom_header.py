@@ -105,7 +105,9 @@ def read_dataset(path: Path, tags: Sequence[str], *, pixels: bool = False) -> An
     if path.stat().st_size == 0:
         raise ReadError(path, "is empty (0 bytes)", COPY_AGAIN, "empty")
     if not is_dicom(path):
-        raise ReadError(path, "is not DICOM: byte 128 is not followed by DICM", COPY_AGAIN)
+        raise ReadError(
+            path, "is not DICOM, or a part of it without the preamble: byte 128 is not followed by DICM", COPY_AGAIN
+        )
     _refuse_deflated_bomb(path)
     return pydicom.dcmread(path, stop_before_pixels=not pixels, specific_tags=list(tags))
 

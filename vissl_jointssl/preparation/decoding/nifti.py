@@ -25,7 +25,7 @@ from vissl_jointssl.preparation.decoding.limits import (
 from vissl_jointssl.preparation.decoding.packed import BROKEN, broken
 from vissl_jointssl.preparation.decoding.signatures import HEAD, found_instead
 from vissl_jointssl.preparation.errors import ReadError
-from vissl_jointssl.preparation.orientation import is_usable
+from vissl_jointssl.preparation.processing.orientation import is_usable
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 

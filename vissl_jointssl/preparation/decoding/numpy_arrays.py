@@ -33,7 +33,7 @@ from vissl_jointssl.preparation.decoding.limits import (
 )
 from vissl_jointssl.preparation.decoding.signatures import HEAD, found_instead
 from vissl_jointssl.preparation.errors import ReadError
-from vissl_jointssl.preparation.orientation import AS_AXIAL_SLICES
+from vissl_jointssl.preparation.processing.orientation import AS_AXIAL_SLICES
 
 NUMPY_SUFFIXES = (".npy", ".npz")
 

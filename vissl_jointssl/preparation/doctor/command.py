@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from vissl_jointssl.atomic_file import write_at_once
+from vissl_jointssl.preparation.cache.folder_lock import only_run_in
 from vissl_jointssl.preparation.doctor.checkup import Checkup, Progress, check_prepared, check_raw
 from vissl_jointssl.preparation.doctor.machine_report import as_json
 from vissl_jointssl.preparation.doctor.preview import preview
 from vissl_jointssl.preparation.doctor.table import as_table
 from vissl_jointssl.preparation.errors import PreparationError, printable
-from vissl_jointssl.preparation.folder_lock import only_run_in
 from vissl_jointssl.preparation.recipe import Options, Recipe
 from vissl_jointssl.preparation.workers import usable_cores
 
@@ -131,7 +131,7 @@ def _recipe(folder: Path, name: str | None, modality: str | None) -> Recipe:
             f"{printable(folder)}: a preparation of it did not come to its end, so there is no manifest.csv. Next: run "
             "the same `jointssl prepare` again, which goes on where it stopped"
         )
-    from vissl_jointssl.preparation.finding import find_sources
+    from vissl_jointssl.preparation.sources.finding import find_sources
 
     sources = find_sources(folder, modality)
     if not sources:

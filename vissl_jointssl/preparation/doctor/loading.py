@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from vissl_jointssl.preparation import pictures
-from vissl_jointssl.preparation.intensity import guess_modality
-from vissl_jointssl.preparation.label_maps import read_label_maps
 from vissl_jointssl.preparation.pictures import Picture
+from vissl_jointssl.preparation.processing.intensity import guess_modality
+from vissl_jointssl.preparation.processing.label_maps import read_label_maps
 from vissl_jointssl.preparation.reading import read_labels, read_scan
 from vissl_jointssl.preparation.recipe import Options, Source
 from vissl_jointssl.preparation.scan import Scan

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from vissl_jointssl.manifest import Entry
+from vissl_jointssl.preparation.cache.report import REPORT_FILE
 from vissl_jointssl.preparation.doctor.diagnosis import Diagnosis, Fault, error, of_whole_set, warning
 from vissl_jointssl.preparation.doctor.facts import Facts
-from vissl_jointssl.preparation.report import REPORT_FILE
 
 
 def split_diagnoses(entries: Sequence[Entry], facts: Sequence[Facts]) -> list[Diagnosis]:

@@ -21,8 +21,8 @@ from vissl_jointssl.preparation.doctor.loading import (
 from vissl_jointssl.preparation.doctor.series import note_faults, refused
 from vissl_jointssl.preparation.doctor.values import Values, digest_of, values_of
 from vissl_jointssl.preparation.errors import ReadError
-from vissl_jointssl.preparation.patches import patch_starts
 from vissl_jointssl.preparation.pictures import Picture, read_picture
+from vissl_jointssl.preparation.processing.patches import patch_starts
 from vissl_jointssl.preparation.recipe import Options, Source
 from vissl_jointssl.preparation.scan import Scan
 from vissl_jointssl.preparation.splitting import hash_patient

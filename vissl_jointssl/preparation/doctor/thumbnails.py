@@ -10,8 +10,8 @@ import numpy as np
 from vissl_jointssl.manifest import Entry, Manifest, ManifestError, as_unit_interval
 from vissl_jointssl.preparation.doctor.loading import load_labels, load_scan, merged, modality_of, used_channels
 from vissl_jointssl.preparation.errors import ReadError
-from vissl_jointssl.preparation.intensity import percentile_window
 from vissl_jointssl.preparation.pictures import Picture, read_picture
+from vissl_jointssl.preparation.processing.intensity import percentile_window
 from vissl_jointssl.preparation.recipe import Options, Source
 from vissl_jointssl.preparation.scan import Scan
 

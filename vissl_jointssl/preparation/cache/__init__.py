@@ -1,0 +1,1 @@
+"""The prepared folder on disk: arrays, records, lock, report."""
