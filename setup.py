@@ -49,6 +49,9 @@ setup(
         "tensorboard",
         "setuptools<82",
     ],
-    extras_require={"dev": ["pytest", "ruff", "mypy", "hypothesis", "deformable-attention", "torchio", "timm"]},
+    extras_require={
+        "evaluation": ["segmentation-models-pytorch>=0.5", "monai>=1.5", "torchmetrics>=1.4", "pycocotools>=2.0.8"],
+        "dev": ["pytest", "ruff", "mypy", "hypothesis", "deformable-attention", "torchio", "timm"],
+    },
     entry_points={"console_scripts": ["jointssl = vissl_jointssl.cli:main"]},
 )

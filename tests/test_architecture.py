@@ -26,6 +26,7 @@ ROOMS = {
 DOORS = {"manifest", "checkpoints", "spelling", "notation", "run_signs", "atomic_file"}
 MAY_ENTER = {
     "plugin": {"models", "objectives", "views"},
+    "export": {"models"},
     "speed": {"preparation", "views"},
 }
 

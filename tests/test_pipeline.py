@@ -16,6 +16,7 @@ import yaml
 from torchvision.models import resnet50
 
 from vissl_jointssl.checkpoints import Checkpoint, newest_checkpoint, read_checkpoint, sha256
+from vissl_jointssl.manifest import read_manifest
 
 
 def _last(run: Path, stage: int) -> Checkpoint:
@@ -172,3 +173,10 @@ def test_vissls_linear_evaluation_reports_the_accuracy_of_volumes(
     metrics = [json.loads(line) for line in (out / "metrics.json").open()]
     accuracy = metrics[-1]["test_accuracy_list_meter"]["top_1"]["volume"]
     assert accuracy in (0.0, 50.0, 100.0)  # two test volumes
+
+
+def test_nothing_that_training_leaves_names_a_patient_of_the_manifest(trained: Path, tiny_manifest: Path) -> None:
+    patients = {entry.patient.encode() for entry in read_manifest(tiny_manifest).entries}
+    left = [file for file in trained.rglob("*") if file.is_file()]
+    assert {".torch", ".json", ".yaml"} <= {file.suffix for file in left}
+    assert not [file for file in left if any(patient in file.read_bytes() for patient in patients)]

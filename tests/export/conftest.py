@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,9 @@ import torchvision
 from torch import Tensor
 
 from vissl_jointssl.checkpoints import StageRecord
+from vissl_jointssl.export.account import ExportAccount
+from vissl_jointssl.export.registry import TARGETS
+from vissl_jointssl.models.joint_encoder import JointEncoder
 
 RECORD = StageRecord(
     stage=3,
@@ -65,3 +68,50 @@ def checkpoint(content: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
     torch.save(content, path)
     yield path
     path.unlink()
+
+
+F_INTER = {"downsample": [2, 1], "heads": 2, "head_width": 8, "offset_groups": 2, "feed_forward_width": 24}
+
+
+@pytest.fixture(scope="session")
+def joint_content(f_intra: dict[str, Tensor]) -> dict[str, Any]:
+    """A stage 3 checkpoint with a small f_inter, D = 32, that the same f_intra feeds."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        trunk = JointEncoder(("res1", "res2", "res3", "res4", "res5"), "slice", 32, F_INTER).state_dict()
+    trunk |= {f"_feature_blocks.{name}": weight for name, weight in f_intra.items()}
+    record = {**RECORD.to_dict(), "embedding_width": 32, "volume_encoder": {"attention_axis": "slice", **F_INTER}}
+    model = {"model": {"trunk": dict(trunk), "heads": {"0.prototypes0.weight": torch.ones(3, 2)}}, "meta": {}}
+    return {
+        "iteration": 7,
+        "train_phase_idx": 1,
+        "type": "consolidated",
+        "classy_state_dict": {"base_model": model, "hooks": {"StagedTrainingHook": {"record": record}}},
+    }
+
+
+@pytest.fixture(scope="session")
+def joint_checkpoint(joint_content: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    path = tmp_path_factory.mktemp("joint") / "model_final_checkpoint_phase1.torch"
+    torch.save(joint_content, path)
+    yield path
+    path.unlink()
+
+
+@pytest.fixture(scope="session")
+def exported(
+    checkpoint: Path, joint_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], ExportAccount]]:
+    """The account of an export to a target, made when it is first asked for."""
+    folder = tmp_path_factory.mktemp("exported")
+    accounts: dict[str, ExportAccount] = {}
+
+    def of(target: str) -> ExportAccount:
+        if target not in accounts:
+            out = folder / f"{target}{'.safetensors' if target == 'safetensors' else '.pth'}"
+            accounts[target] = TARGETS[target](joint_checkpoint if target == "volume" else checkpoint, out)
+        return accounts[target]
+
+    yield of
+    for account in accounts.values():
+        account.out.unlink(missing_ok=True)

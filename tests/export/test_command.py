@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,5 +48,23 @@ def test_an_unknown_target_is_answered_with_the_nearest_one() -> None:
 
 
 def test_a_target_unlike_any_other_lists_what_there_is() -> None:
-    with pytest.raises(ExportError, match="unknown export target 'onnx'; known: torchvision"):
+    with pytest.raises(ExportError, match=r"unknown export target 'onnx'; known: detectron2, .*, volume"):
         run(_arguments("m.torch", "--to", "onnx", "--out", "w.pth"))
+
+
+def test_the_help_lists_every_target_and_does_not_load_pytorch_for_it() -> None:
+    code = (
+        "import sys; from vissl_jointssl.cli import main\n"
+        "try: main(['export', '--help'])\n"
+        "except SystemExit: print('torch' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    shown = " ".join(result.stdout.split())
+    assert all(target in shown for target in registry.TARGETS)
+    assert shown.endswith("False")
+
+
+def test_each_target_is_a_file_of_its_name_with_a_function_of_its_name() -> None:
+    for target in registry.TARGETS:
+        module = importlib.import_module(f"vissl_jointssl.export.{target}")
+        assert callable(getattr(module, f"export_{target}"))

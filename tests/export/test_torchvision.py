@@ -12,7 +12,7 @@ from torch import Tensor
 
 import vissl_jointssl
 from vissl_jointssl.checkpoints import sha256
-from vissl_jointssl.export import torchvision as target
+from vissl_jointssl.export import slice_encoder
 from vissl_jointssl.export.account import ExportAccount, ExportError
 from vissl_jointssl.export.torchvision import export_torchvision
 
@@ -51,7 +51,9 @@ def test_the_card_says_what_the_weights_are_and_where_they_come_from(account: Ex
     assert card["exported_with"]["vissl_jointssl"] == vissl_jointssl.__version__
     assert card["input"]["axis_order"].startswith("(B, C, H, W)")
     assert (card["input"]["channels"], card["input"]["intensity"]) == (3, {"window": [0, 1]})
-    assert (card["input"]["mean"], card["input"]["std"]) == (None, None)
+    assert (card["input"]["mean"], card["input"]["std"]) == ([0.449] * 3, [0.226] * 3)
+    assert card["input"]["normalisation_known_from"].startswith("the default of our stages")
+    assert card["weights"]["dropped"] == ["slice_projection.weight", "mask_token", "heads.0.prototypes0.weight"]
     assert str(checkpoint.parent) not in account.card.read_text()
 
 
@@ -134,7 +136,7 @@ def test_every_fault_of_the_weights_is_named_at_once(
 def test_features_that_disagree_stop_the_export(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: float
 ) -> None:
-    monkeypatch.setattr(target, "resnet_features", lambda weights, images: torch.full((2, 2048), wrong))
+    monkeypatch.setattr(slice_encoder, "resnet_features", lambda weights, images: torch.full((2, 2048), wrong))
     with pytest.raises(ExportError, match=r"differ by .* from the checkpoint's own"):
         export_torchvision(checkpoint, tmp_path / "w.pth")
     assert list(tmp_path.iterdir()) == []

@@ -82,7 +82,7 @@ def import_resnet50(path: Path | str, prefix: str | None = None) -> tuple[dict[s
         CheckpointError: If the file cannot be read, or holds no ResNet-50, several, or one that is not whole.
     """
     path = Path(path)
-    tensors = dict(_flatten(_load(path)))
+    tensors = dict(flattened(load_weights(path)))
     found = _find_prefix(path, tensors, prefix)
     inside = {name.removeprefix(found): value for name, value in tensors.items() if name.startswith(found)}
     weights = {name: value for name, value in inside.items() if name in _wanted()}
@@ -128,7 +128,12 @@ def _wanted() -> dict[str, tuple[int, ...]]:
     return {name: tuple(value.shape) for name, value in state.items() if not name.startswith(CLASSIFIER)}
 
 
-def _load(path: Path) -> Any:
+def load_weights(path: Path) -> Any:
+    """What a weights file holds, on the CPU; only tensors and plain containers are unpickled.
+
+    Raises:
+        CheckpointError: If it is missing, damaged, of another kind, or holds more than that.
+    """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; download the weights first, or correct the path")
     if path.suffix not in SUFFIXES:
@@ -162,14 +167,14 @@ def _load_safetensors(path: Path) -> dict[str, Tensor]:
     return weights
 
 
-def _flatten(content: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+def flattened(content: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
     """Every tensor of nested dictionaries by its dotted name."""
     if isinstance(content, Mapping):
         for key, value in content.items():
             if isinstance(value, Tensor):
                 yield f"{prefix}{key}", value
             else:
-                yield from _flatten(value, f"{prefix}{key}.")
+                yield from flattened(value, f"{prefix}{key}.")
 
 
 def _find_prefix(path: Path, tensors: Mapping[str, Tensor], asked: str | None) -> str:

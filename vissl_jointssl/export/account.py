@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 
 class ExportError(ValueError):
@@ -24,6 +26,7 @@ class ExportAccount:
             the checkpoint directly, on one fixed input.
         out: The weights file written.
         card: The description written beside it.
+        load_with: The lines that load the file there: Python, or the target's own configuration.
     """
 
     target: str
@@ -34,18 +37,39 @@ class ExportAccount:
     max_abs_difference: float
     out: Path
     card: Path
+    load_with: str = ""
 
     def summary(self) -> str:
-        """The account in five lines for a terminal or a log."""
+        """The account for a terminal or a log: five lines, and those that load the file."""
+        renamed = next((f" ({ours} -> {theirs}, ...)" for ours, theirs in self.renamed.items()), "")
         return "\n".join(
             (
                 f"{self.out} ({self.target}), described in {self.card}",
-                f"  matched  {len(self.matched)} weights and buffers, {len(self.renamed)} of them renamed",
+                f"  matched  {len(self.matched)} weights and buffers, {len(self.renamed)} of them renamed{renamed}",
                 f"  dropped  {len(self.dropped)}{_some(self.dropped)}",
                 f"  missing  {len(self.missing)}{_some(self.missing)}",
                 f"  features differ by at most {self.max_abs_difference:.1e} from the checkpoint's own",
+                *(f"    {line}" for line in self.load_with.splitlines()),
             )
         )
+
+
+def library(name: str, package: str) -> ModuleType:
+    """A module of the library that is exported to.
+
+    Args:
+        name: Of the module, such as ``segmentation_models_pytorch``.
+        package: What pip calls it.
+
+    Raises:
+        ExportError: If it is not installed: an export that its library never loaded is not verified.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise ExportError(
+            f"the weights are checked in {name} itself, which cannot be imported ({error}); pip install {package}"
+        ) from error
 
 
 def _some(names: tuple[str, ...]) -> str:

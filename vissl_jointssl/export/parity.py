@@ -7,11 +7,15 @@ block or a stride in the wrong convolution shows as a difference of the features
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vissl_jointssl.export.account import ExportError
+
+TOLERANCE = 1e-5  # largest accepted difference of any entry of the features
 BATCH_NORM_EPSILON = 1e-5  # the default of torch.nn.BatchNorm2d, which VISSL keeps
 
 
@@ -40,6 +44,22 @@ def resnet_features(weights: Mapping[str, Tensor], images: Tensor) -> Tensor:
 def parity_images(size: int = 96) -> Tensor:
     """The fixed input of every parity check: two images, ``(2, 3, size, size)``, standard normal."""
     return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(20240302))
+
+
+def check_parity(checkpoint: Path, exported: Tensor, own: Tensor) -> float:
+    """The largest difference between the exported model's features and the checkpoint's own.
+
+    Raises:
+        ExportError: If it is above ``TOLERANCE``, or no number at all.
+    """
+    difference = float((exported - own).abs().max())
+    # Written so that a NaN does not pass.
+    if not difference <= TOLERANCE:
+        raise ExportError(
+            f"{checkpoint}: features of the exported model differ by {difference:.3g} from the checkpoint's own "
+            f"(accepted: {TOLERANCE:g}), so nothing was written; report this with the checkpoint's train_config.yaml"
+        )
+    return difference
 
 
 def _bottleneck(x: Tensor, weights: Mapping[str, Tensor], name: str, stride: int) -> Tensor:

@@ -2,19 +2,43 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 
 from vissl_jointssl.export.account import ExportAccount, ExportError
-from vissl_jointssl.export.torchvision import export_torchvision
 from vissl_jointssl.spelling import nearest
 
-TARGETS: dict[str, Callable[[Path, Path], ExportAccount]] = {
-    "torchvision": export_torchvision,
+Export = Callable[[Path, Path], ExportAccount]
+
+
+def _late(target: str) -> Export:
+    """``export_<target>`` of the file of that name, imported when it is called: listing names must not import torch."""
+
+    def export(checkpoint: Path, out: Path) -> ExportAccount:
+        module = importlib.import_module(f"vissl_jointssl.export.{target}")
+        account: ExportAccount = getattr(module, f"export_{target}")(checkpoint, out)
+        return account
+
+    return export
+
+
+TARGETS: dict[str, Export] = {
+    target: _late(target)
+    for target in (
+        "torchvision",
+        "timm",
+        "segmentation_models_pytorch",
+        "detectron2",
+        "mmdetection",
+        "monai",
+        "safetensors",
+        "volume",
+    )
 }
 
 
-def find_target(name: str) -> Callable[[Path, Path], ExportAccount]:
+def find_target(name: str) -> Export:
     """The export function of a target.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vissl_jointssl.manifest import Entry, Manifest, as_unit_interval
-from vissl_jointssl.preparation.orientation import to_slices
+from vissl_jointssl.preparation.processing.orientation import to_slices
 from vissl_jointssl.views import ReleasedViewParameters
 
 _STEP = 4  # of the voxels that the grey values are fitted on
