@@ -20,12 +20,14 @@ ROOMS = {
     "export",
     "report",
     "training",
+    "evaluation",
     "speed",
     "plugin",
 }
 DOORS = {"manifest", "checkpoints", "spelling", "notation", "run_signs", "atomic_file"}
 MAY_ENTER = {
     "plugin": {"models", "objectives", "views"},
+    "evaluation": {"models", "views"},
     "export": {"models"},
     "speed": {"preparation", "views"},
 }

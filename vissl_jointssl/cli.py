@@ -20,6 +20,11 @@ VERBS = {
         "say what is wrong with scans, raw or prepared, and whether training may start",
     ),
     "train": ("vissl_jointssl.training.command", "run the stages of a recipe, skipping what is finished"),
+    "evaluate": (
+        "vissl_jointssl.evaluation.command",
+        "train and test a task from several starts, side by side, into results.json",
+    ),
+    "report": ("vissl_jointssl.report.evaluations_command", "collect results.json files into one page with figures"),
     "parameters": ("vissl_jointssl.models.command", "count the parameters of each part of a preset"),
     "export": ("vissl_jointssl.export.command", "write a checkpoint's weights for another library, verified"),
     "import": (

@@ -26,6 +26,7 @@ from vissl_jointssl.plugin.volume_sample import VolumeSample
 from vissl_jointssl.spelling import nearest
 from vissl_jointssl.views import (
     FAMILIES,
+    GREY_DEVIATION,
     GREY_MEAN,
     AnyParameters,
     AnyRecipe,
@@ -43,8 +44,6 @@ from vissl_jointssl.views import (
     view_generator,
     window,
 )
-
-GREY_DEVIATION = 0.226  # as GREY_MEAN: one for slices and volumes alike, ImageNet's averaged over its channels
 
 
 class Recipes(NamedTuple):

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BLUE, VERMILION = "#0072B2", "#D55E00"
+GREEN, ORANGE, PURPLE, SKY, GREY = "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#767676"
+SERIES = (GREY, BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)  # the first start is what the others are compared with
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 PAGE_WIDTH = 10.0  # inches; with DOTS_PER_INCH about twice the width of the page's column, for sharp screens
 DOTS_PER_INCH = 150
 

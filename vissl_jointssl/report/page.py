@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 
 from vissl_jointssl.atomic_file import write_at_once
-from vissl_jointssl.report.contents import SECTIONS, Cell, Figure, RunReport, StageSummary
+from vissl_jointssl.report.contents import SECTIONS, Cell, RunReport, StageSummary
 
 # The browser enforces it too: nothing but the page's own style and embedded pictures.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -41,6 +41,9 @@ img { display: block; width: 100%; height: auto; background: #fff; border: 1px s
 .wide + figure { margin-top: 1.75rem; }
 .warnings { margin: 1.25rem 0 0; padding: .7rem 1rem .7rem 2rem; border-left: 4px solid var(--warn);
   background: var(--raised); }
+details { margin: .75rem 0; }
+summary { cursor: pointer; color: var(--soft); }
+h3 { font-size: 1rem; margin: 1.75rem 0 .5rem; }
 code, pre { font-family: ui-monospace, "DejaVu Sans Mono", monospace; font-size: .86rem; }
 pre { overflow-x: auto; padding: .9rem 1rem; background: var(--raised); border: 1px solid var(--line);
   border-radius: 6px; }
@@ -55,37 +58,57 @@ def write_report(report: RunReport, path: Path | str) -> None:
 
 def render(report: RunReport) -> str:
     """The page as HTML text. Every text given is escaped; sections without content are left out."""
-    parts = [
+    parts: list[str] = []
+    if report.stages:
+        parts += ["<h2>What ran</h2>", _stages(report.stages)]
+    for key, heading in SECTIONS.items():
+        content = [
+            to_table(table.columns, table.rows, table.caption) for table in report.tables if table.section == key
+        ]
+        content += [
+            picture(figure.png, figure.alt, figure.caption) for figure in report.figures if figure.section == key
+        ]
+        if content:
+            parts += [f'<h2 id="{key}">{heading}</h2>', *content]
+    if report.environment:
+        parts += ["<h2>Environment</h2>", to_table(("what", "value"), list(report.environment.items()))]
+    if report.commands:
+        lines = escape("\n".join(report.commands))
+        parts += ["<h2>Reproduce</h2>", f"<pre><code>{lines}</code></pre>"]
+    return document(report.title, parts, lead=report.lead, warnings=report.warnings)
+
+
+def document(title: str, parts: Sequence[str], *, lead: str = "", warnings: Sequence[str] = ()) -> str:
+    """A whole page; `parts` are HTML as they are, everything else is escaped."""
+    opening = [
         "<!doctype html>",
         '<html lang="en">',
         "<head>",
         '<meta charset="utf-8">',
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{escape(report.title)}</title>",
+        f"<title>{escape(title)}</title>",
         f"<style>{_STYLE}</style>",
         "</head>",
         "<body>",
-        f"<h1>{escape(report.title)}</h1>",
+        f"<h1>{escape(title)}</h1>",
     ]
-    if report.lead:
-        parts.append(f'<p class="lead">{escape(report.lead)}</p>')
-    if report.warnings:
-        items = "".join(f"<li>{escape(warning)}</li>" for warning in report.warnings)
-        parts.append(f'<ul class="warnings" role="note">{items}</ul>')
-    if report.stages:
-        parts += ["<h2>What ran</h2>", _stages(report.stages)]
-    for key, heading in SECTIONS.items():
-        content = [_table(table.columns, table.rows, table.caption) for table in report.tables if table.section == key]
-        content += [_figure(figure) for figure in report.figures if figure.section == key]
-        if content:
-            parts += [f'<h2 id="{key}">{heading}</h2>', *content]
-    if report.environment:
-        parts += ["<h2>Environment</h2>", _table(("what", "value"), list(report.environment.items()), "")]
-    if report.commands:
-        lines = escape("\n".join(report.commands))
-        parts += ["<h2>Reproduce</h2>", f"<pre><code>{lines}</code></pre>"]
-    return "\n".join([*parts, "</body>", "</html>", ""])
+    if lead:
+        opening.append(f'<p class="lead">{escape(lead)}</p>')
+    if warnings:
+        opening.append(notes(warnings))
+    return "\n".join([*opening, *parts, "</body>", "</html>", ""])
+
+
+def notes(sentences: Sequence[str]) -> str:
+    """What a reader must know, set apart."""
+    items = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
+    return f'<ul class="warnings" role="note">{items}</ul>'
+
+
+def folded(summary: str, parts: Sequence[str]) -> str:
+    """HTML behind a line to be opened."""
+    return f"<details><summary>{escape(summary)}</summary>{''.join(parts)}</details>"
 
 
 def duration(seconds: float) -> str:
@@ -108,10 +131,11 @@ def _stages(stages: Sequence[StageSummary]) -> str:
     columns = ["stage", "config", "epochs", "first loss", "last loss", "wall time", "note"]
     if all(stage.note == "" for stage in stages):
         columns, rows = columns[:-1], [row[:-1] for row in rows]
-    return _table(columns, rows, "")
+    return to_table(columns, rows)
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[Cell]], caption: str) -> str:
+def to_table(columns: Sequence[str], rows: Sequence[Sequence[Cell]], caption: str = "") -> str:
+    """A table of escaped cells; the first column is the heading of its row, columns of numbers are aligned right."""
     numeric = [
         any(isinstance(row[place], int | float) for row in rows)
         and all(row[place] is None or isinstance(row[place], int | float) for row in rows)
@@ -139,7 +163,8 @@ def _text(cell: Cell) -> str:
     return f"{cell:.4g}" if isinstance(cell, float) else str(cell)
 
 
-def _figure(figure: Figure) -> str:
-    data = base64.b64encode(figure.png).decode("ascii")
-    caption = f"<figcaption>{escape(figure.caption)}</figcaption>" if figure.caption else ""
-    return f'<figure><img alt="{escape(figure.alt)}" src="data:image/png;base64,{data}">{caption}</figure>'
+def picture(png: bytes, alt: str, caption: str = "") -> str:
+    """A PNG inside the page."""
+    data = base64.b64encode(png).decode("ascii")
+    below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    return f'<figure><img alt="{escape(alt)}" src="data:image/png;base64,{data}">{below}</figure>'

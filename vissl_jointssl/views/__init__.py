@@ -11,6 +11,7 @@ sees NaN at once instead of learning from black slices.
 
 from vissl_jointssl.views.applying import MISSING_SLICE
 from vissl_jointssl.views.channels import (
+    GREY_DEVIATION,
     GREY_MEAN,
     ChannelRecipe,
     channel_count,
@@ -37,6 +38,7 @@ from vissl_jointssl.views.seeding import SampleKey, sample_generator, view_gener
 
 __all__ = [
     "FAMILIES",
+    "GREY_DEVIATION",
     "GREY_MEAN",
     "MISSING_SLICE",
     "AnyParameters",

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-GREY_MEAN = 0.449  # ImageNet's, averaged over its channels; slices and volumes are normalised by it
+GREY_MEAN = 0.449  # ImageNet's, averaged over its channels; slices and volumes are normalised by these
+GREY_DEVIATION = 0.226
 
 Volume = TypeVar("Volume", Tensor, np.ndarray)
 
