@@ -57,6 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout", type=float, default=TIMEOUT, metavar="SECONDS", help="for one source; default: %(default)g"
     )
+    parser.add_argument(
+        "--boxes", type=Path, metavar="FILE", help="of images: COCO .json, VOC .xml or a folder of these"
+    )
+    parser.add_argument(
+        "--first-pixel", type=int, choices=(0, 1), default=1, help="number of the first pixel in VOC files"
+    )
     parser.add_argument("--keep-going", action="store_true", help="leave unreadable files out instead of stopping")
 
 
@@ -68,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         if args.data is None or args.out is None:
             raise PreparationError("say what to prepare and where to: `jointssl prepare DATA --out DIR`, or use --list")
-        recipe = _with_options(_recipe(args), args)
+        recipe = _with_options(_with_boxes(_recipe(args), args), args)
         _prepare_with_bar(recipe, args)
     except PreparationError as error:
         _log.error("%s", error)
@@ -107,6 +113,15 @@ def _recipe(args: argparse.Namespace) -> Recipe:
         f"{printable(path)}: is neither a folder, nor a .csv, nor a MedMNIST .npz. Next: give the folder that the scan "
         "lies in"
     )
+
+
+def _with_boxes(recipe: Recipe, args: argparse.Namespace) -> Recipe:
+    if args.boxes is None:
+        return recipe
+    from vissl_jointssl.preparation.sources.annotated_images import with_boxes
+    from vissl_jointssl.preparation.sources.box_annotations import read_box_annotations
+
+    return with_boxes(recipe, read_box_annotations(args.boxes, args.first_pixel), args.boxes)
 
 
 def _with_options(recipe: Recipe, args: argparse.Namespace) -> Recipe:

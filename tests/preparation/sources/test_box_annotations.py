@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from vissl_jointssl.manifest import Box
-from vissl_jointssl.preparation.box_annotations import read_box_annotations, read_coco, read_voc
 from vissl_jointssl.preparation.errors import PreparationError
+from vissl_jointssl.preparation.sources.box_annotations import read_box_annotations, read_coco, read_voc
 
 OBJECT = "<object><name>{}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"
 

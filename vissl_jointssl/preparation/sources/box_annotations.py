@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from vissl_jointssl.manifest import Box
-from vissl_jointssl.preparation.annotation_files import parse_json, parse_xml
 from vissl_jointssl.preparation.errors import PreparationError, printable
+from vissl_jointssl.preparation.sources.annotation_files import parse_json, parse_xml
 from vissl_jointssl.spelling import nearest
 
 _SHOWN = 50
