@@ -144,7 +144,12 @@ def test_workers_end_with_the_process_that_started_them(tasks, tmp_path, name):
         "import worker_tasks\nfrom vissl_jointssl.preparation.workers import run_tasks\n"
         f"list(run_tasks(worker_tasks.write_pid, [{str(tmp_path / 'pids')!r}] * 2, 2, 60.0))\n"
     )
-    parent = subprocess.Popen([sys.executable, script], stderr=subprocess.DEVNULL, start_new_session=True)
+    parent = subprocess.Popen(
+        [sys.executable, script],
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )
     pids = wait_for_pids(tmp_path / "pids", 2)
     os.kill(parent.pid, getattr(signal, name))
     assert gone_within([parent.pid, *pids], 5)
