@@ -60,7 +60,7 @@ DATA_SETS = (
     DataSet(
         name="demo_volumes",
         title="Five scans that PyPI packages publish",
-        home="https://pypi.org/project/totalsegmentator and https://pypi.org/project/nilearn",
+        home="https://github.com/wasserth/TotalSegmentator and https://nilearn.github.io, in their Python packages",
         licence="Apache-2.0 (totalsegmentator); unknown for the template in nilearn: research only",
         contents="3 CT and 2 MR of five people",
         count=5,
