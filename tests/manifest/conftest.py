@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -14,12 +15,12 @@ from vissl_jointssl.manifest import Entry, Manifest, ManifestError, write_manife
 
 
 @pytest.fixture
-def save_row(tmp_path: Path) -> Callable[..., Entry]:
-    """Write an array below tmp_path/volumes and make its row; any field of the row may be given."""
+def make_entry() -> Callable[..., Entry]:
+    """Write an array below root/volumes and make its row; any field of the row may be given."""
 
-    def save(name: str = "a", array: np.ndarray | None = None, **changes: object) -> Entry:
+    def make(root: Path, name: str = "a", array: np.ndarray | None = None, **changes: object) -> Entry:
         array = np.arange(24, dtype=np.uint16).reshape(2, 3, 4) if array is None else array
-        path = tmp_path / "volumes" / f"{name}.npy"
+        path = root / "volumes" / f"{name}.npy"
         path.parent.mkdir(exist_ok=True)
         np.save(path, array)
         entry = Entry(
@@ -38,7 +39,13 @@ def save_row(tmp_path: Path) -> Callable[..., Entry]:
         )
         return dataclasses.replace(entry, **changes)
 
-    return save
+    return make
+
+
+@pytest.fixture
+def save_row(tmp_path: Path, make_entry: Callable[..., Entry]) -> Callable[..., Entry]:
+    """The same below tmp_path."""
+    return functools.partial(make_entry, tmp_path)
 
 
 @pytest.fixture

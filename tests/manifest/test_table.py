@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +9,6 @@ from PIL import Image
 
 from vissl_jointssl.manifest import (
     COLUMNS,
-    Entry,
     Manifest,
     ManifestError,
     as_unit_interval,
@@ -19,36 +17,13 @@ from vissl_jointssl.manifest import (
 )
 
 
-def make_entry(root: Path, name: str = "a", array: np.ndarray | None = None, **changes: object) -> Entry:
-    if array is None:
-        array = np.arange(2 * 3 * 4, dtype=np.uint16).reshape(2, 3, 4)
-    path = root / "volumes" / f"{name}.npy"
-    path.parent.mkdir(exist_ok=True)
-    np.save(path, array)
-    entry = Entry(
-        id=name,
-        kind="volume",
-        path=f"volumes/{name}.npy",
-        label_path=None,
-        label=None,
-        split="train",
-        patient=f"patient-{name}",
-        modality="CT",
-        spacing=(3.0, 1.5, 1.5),
-        shape=array.shape,
-        dtype=str(array.dtype),
-        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-    )
-    return replace(entry, **changes)
-
-
 def edit_cell(path: Path, row: int, column: str, value: str) -> None:
     lines = [line.split(",") for line in path.read_text().splitlines()]
     lines[row][COLUMNS.index(column)] = value
     path.write_text("\n".join(",".join(line) for line in lines) + "\n")
 
 
-def test_a_volume_may_have_channels_and_its_label_map_has_none(tmp_path):
+def test_a_volume_may_have_channels_and_its_label_map_has_none(tmp_path, make_entry):
     np.save(tmp_path / "labels.npy", np.ones((2, 3, 4), np.uint8))
     entry = make_entry(tmp_path, array=np.zeros((5, 2, 3, 4), np.uint16), label_path="labels.npy")
     manifest = write_manifest(tmp_path / "manifest.csv", [entry])
@@ -58,7 +33,7 @@ def test_a_volume_may_have_channels_and_its_label_map_has_none(tmp_path):
     assert manifest.open_label(entry).shape == (2, 3, 4)
 
 
-def test_what_is_written_is_read_back_with_every_field(tmp_path):
+def test_what_is_written_is_read_back_with_every_field(tmp_path, make_entry):
     np.save(tmp_path / "labels.npy", np.ones((2, 3, 4), np.uint8))
     entries = (
         make_entry(tmp_path, "a", label_path="labels.npy", label=0, split="val"),
@@ -70,7 +45,7 @@ def test_what_is_written_is_read_back_with_every_field(tmp_path):
     assert read_manifest(tmp_path / "manifest.csv").root == tmp_path
 
 
-def test_a_manifest_with_its_folder_can_be_moved(tmp_path):
+def test_a_manifest_with_its_folder_can_be_moved(tmp_path, make_entry):
     (tmp_path / "here").mkdir()
     write_manifest(tmp_path / "here" / "manifest.csv", [make_entry(tmp_path / "here")])
     (tmp_path / "here").rename(tmp_path / "there")
@@ -78,7 +53,7 @@ def test_a_manifest_with_its_folder_can_be_moved(tmp_path):
     assert manifest.open(manifest.entries[0])[1, 2, 3] == 23
 
 
-def test_select_keeps_order_and_takes_kind_and_splits(tmp_path):
+def test_select_keeps_order_and_takes_kind_and_splits(tmp_path, make_entry):
     entries = [
         make_entry(tmp_path, "a"),
         make_entry(tmp_path, "b", split="test"),
@@ -99,19 +74,19 @@ def test_select_of_an_unknown_name_shows_the_nearest(tmp_path):
         manifest.select(kind="movie")
 
 
-def test_an_opened_volume_is_mapped_and_not_loaded(tmp_path):
+def test_an_opened_volume_is_mapped_and_not_loaded(tmp_path, make_entry):
     entry = make_entry(tmp_path)
     assert isinstance(Manifest(tmp_path / "manifest.csv", [entry]).open(entry), np.memmap)
 
 
-def test_png_images_open_like_arrays(tmp_path):
+def test_png_images_open_like_arrays(tmp_path, make_entry):
     pixels = np.arange(12, dtype=np.uint8).reshape(3, 4)
     Image.fromarray(pixels).save(tmp_path / "x.png")
     entry = make_entry(tmp_path, kind="image", path="x.png", shape=(3, 4), dtype="uint8")
     np.testing.assert_array_equal(Manifest(tmp_path / "manifest.csv", [entry]).open(entry), pixels)
 
 
-def test_the_fingerprint_ignores_order_and_place_and_sees_every_change(tmp_path):
+def test_the_fingerprint_ignores_order_and_place_and_sees_every_change(tmp_path, make_entry):
     a, b = make_entry(tmp_path, "a"), make_entry(tmp_path, "b")
     fingerprint = Manifest(tmp_path / "manifest.csv", [a, b]).fingerprint()
     assert Manifest(tmp_path / "elsewhere" / "m.csv", [b, a]).fingerprint() == fingerprint
@@ -151,7 +126,7 @@ def test_missing_columns_are_named_all_at_once_with_what_looks_like_them(tmp_pat
         ("patient", "", "patient is empty"),
     ],
 )
-def test_a_bad_cell_is_named_with_its_row(tmp_path, column, value, message):
+def test_a_bad_cell_is_named_with_its_row(tmp_path, column, value, message, make_entry):
     path = tmp_path / "manifest.csv"
     write_manifest(path, [make_entry(tmp_path)])
     edit_cell(path, 1, column, value)
@@ -159,7 +134,7 @@ def test_a_bad_cell_is_named_with_its_row(tmp_path, column, value, message):
         read_manifest(path)
 
 
-def test_all_faults_of_a_table_come_at_once(tmp_path):
+def test_all_faults_of_a_table_come_at_once(tmp_path, make_entry):
     path = tmp_path / "manifest.csv"
     write_manifest(path, [make_entry(tmp_path, "a"), make_entry(tmp_path, "b")])
     edit_cell(path, 1, "split", "x")
@@ -170,7 +145,7 @@ def test_all_faults_of_a_table_come_at_once(tmp_path):
     assert len(error.value.faults) == 3
 
 
-def test_duplicate_ids_and_patients_in_two_splits_are_faults(tmp_path):
+def test_duplicate_ids_and_patients_in_two_splits_are_faults(tmp_path, make_entry):
     a = make_entry(tmp_path, "a")
     with pytest.raises(ManifestError, match="id 'a' occurs twice"):
         write_manifest(tmp_path / "manifest.csv", [a, a])
@@ -178,7 +153,7 @@ def test_duplicate_ids_and_patients_in_two_splits_are_faults(tmp_path):
         write_manifest(tmp_path / "manifest.csv", [a, replace(a, id="b", split="test")])
 
 
-def test_a_row_with_too_few_cells_is_a_fault(tmp_path):
+def test_a_row_with_too_few_cells_is_a_fault(tmp_path, make_entry):
     path = tmp_path / "manifest.csv"
     write_manifest(path, [make_entry(tmp_path)])
     path.write_text(path.read_text() + "only,three,cells\n")
@@ -197,7 +172,7 @@ def test_missing_empty_and_binary_manifests_are_clear_errors(tmp_path):
         read_manifest(tmp_path)
 
 
-def test_an_interrupted_write_leaves_the_old_manifest(tmp_path, monkeypatch):
+def test_an_interrupted_write_leaves_the_old_manifest(tmp_path, monkeypatch, make_entry):
     path = tmp_path / "manifest.csv"
     write_manifest(path, [make_entry(tmp_path, "a")])
 
@@ -219,7 +194,7 @@ def test_an_interrupted_write_leaves_the_old_manifest(tmp_path, monkeypatch):
         (b"not an array", r"cannot be read \(12 bytes"),
     ],
 )
-def test_bad_array_files_name_the_file_the_row_and_the_next_step(tmp_path, content, message):
+def test_bad_array_files_name_the_file_the_row_and_the_next_step(tmp_path, content, message, make_entry):
     entry = make_entry(tmp_path)
     (tmp_path / entry.path).unlink()
     if content is not None:
@@ -228,7 +203,7 @@ def test_bad_array_files_name_the_file_the_row_and_the_next_step(tmp_path, conte
         Manifest(tmp_path / "manifest.csv", [entry]).open(entry)
 
 
-def test_truncated_arrays_pickles_and_changed_headers_are_refused(tmp_path):
+def test_truncated_arrays_pickles_and_changed_headers_are_refused(tmp_path, make_entry):
     manifest = Manifest(tmp_path / "manifest.csv", [])
     entry = make_entry(tmp_path)
     whole = (tmp_path / entry.path).read_bytes()
@@ -244,7 +219,7 @@ def test_truncated_arrays_pickles_and_changed_headers_are_refused(tmp_path):
         manifest.open(make_entry(tmp_path, "c", dtype="uint8"))
 
 
-def test_a_link_out_of_the_folder_is_refused(tmp_path):
+def test_a_link_out_of_the_folder_is_refused(tmp_path, make_entry):
     outside = tmp_path / "outside.npy"
     np.save(outside, np.zeros((2, 3, 4), np.uint16))
     root = tmp_path / "prepared"
@@ -256,7 +231,7 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path):
         Manifest(root / "manifest.csv", [entry]).open(entry)
 
 
-def test_label_maps_are_checked_against_the_grid_of_their_row(tmp_path):
+def test_label_maps_are_checked_against_the_grid_of_their_row(tmp_path, make_entry):
     manifest = Manifest(tmp_path / "manifest.csv", [])
     with pytest.raises(ManifestError, match="row 'a' has no label map"):
         manifest.open_label(make_entry(tmp_path))
@@ -271,7 +246,7 @@ def test_label_maps_are_checked_against_the_grid_of_their_row(tmp_path):
         manifest.open_label(entry)
 
 
-def test_check_files_lists_every_fault_and_passes_sound_files(tmp_path):
+def test_check_files_lists_every_fault_and_passes_sound_files(tmp_path, make_entry):
     spoilt = np.full((2, 3, 4), 0.5, np.float32)
     spoilt[1, 1, 1] = np.nan
     sound = make_entry(tmp_path, "sound")

@@ -26,8 +26,8 @@ import torch
 
 import vissl_jointssl
 from vissl_jointssl.atomic_file import write_at_once
-from vissl_jointssl.evaluation.fractions import nested_subset
-from vissl_jointssl.evaluation.initialisation import Initialisation, read_initialisation
+from vissl_jointssl.evaluation.initialisation import read_initialisation
+from vissl_jointssl.evaluation.jobs import device_of, job_faults, job_of, labelled_rows, missing_rows
 from vissl_jointssl.evaluation.plan import Plan, PlanError
 from vissl_jointssl.evaluation.results import (
     RESULTS_FILE,
@@ -42,7 +42,7 @@ from vissl_jointssl.evaluation.statistics import compare_runs
 from vissl_jointssl.evaluation.task import RUN, Job, Progress, Task
 from vissl_jointssl.evaluation.tasks import build_task
 from vissl_jointssl.evaluation.training_loop import STATE_FILE, seed_everything
-from vissl_jointssl.manifest import Entry, Manifest, read_manifest
+from vissl_jointssl.manifest import read_manifest
 
 RUN_FILE = "run.json"
 _log = logging.getLogger(__name__)
@@ -70,15 +70,17 @@ def evaluate(plan: Plan, progress: Progress, command: Sequence[str] = ()) -> Res
     starts = [read_initialisation(name, path) for name, path in plan.weights.items()]
     for start in starts:
         _log.info("%s: %s", start.name, start.account)
-    device = _device(plan.device)
-    rows = {split: _labelled(task, manifest, split) for split in ("train", "val", "test")}
+    device = device_of(plan.device)
+    rows = labelled_rows(task, manifest)
     jobs = [
-        _job(plan, manifest, rows, start, fraction, seed, device, progress)
+        (job_of(plan, manifest, rows, start, fraction, seed, device, progress), fraction)
         for fraction in plan.fractions
         for seed in plan.seeds
         for start in starts
     ]
-    _refuse_faults(plan, task, jobs, rows)
+    faults = missing_rows(plan, task, rows) or job_faults(task, [job for job, _ in jobs])
+    if faults:
+        raise PlanError("\n  - ".join([f"{plan.name} cannot be run:", *faults]))
     fingerprint = manifest.fingerprint()
     runs = []
     for number, (job, fraction) in enumerate(jobs):
@@ -100,40 +102,6 @@ def evaluate(plan: Plan, progress: Progress, command: Sequence[str] = ()) -> Res
     )
     write_results(results, plan.out / RESULTS_FILE)
     return results
-
-
-def _labelled(task: Task, manifest: Manifest, split: str) -> tuple[Entry, ...]:
-    rows = manifest.select(splits=(split,))
-    return tuple(entry for entry in rows if entry.kind in task.kinds and task.is_labelled(entry))
-
-
-def _job(
-    plan: Plan,
-    manifest: Manifest,
-    rows: dict[str, tuple[Entry, ...]],
-    start: Initialisation,
-    fraction: float,
-    seed: int,
-    device: torch.device,
-    progress: Progress,
-) -> tuple[Job, float]:
-    folder = plan.out / "runs" / start.name / f"{fraction:g}" / str(seed)
-    train = nested_subset(rows["train"], fraction, seed)
-    return Job(manifest, train, rows["val"], rows["test"], start, seed, device, folder, progress), fraction
-
-
-def _refuse_faults(
-    plan: Plan, task: Task, jobs: Sequence[tuple[Job, float]], rows: dict[str, tuple[Entry, ...]]
-) -> None:
-    faults = [
-        f"{plan.manifest}: no row of {' or '.join(task.kinds)} with the labels of {plan.task} is in the split {split!r}"
-        for split in ("train", "test")
-        if not rows[split]
-    ]
-    if not faults:
-        faults = list(dict.fromkeys(fault for job, _ in jobs for fault in task.faults(job)))
-    if faults:
-        raise PlanError("\n  - ".join([f"{plan.name} cannot be run:", *faults]))
 
 
 def _once(plan: Plan, task: Task, job: Job, fraction: float, fingerprint: str) -> RunResult:
@@ -181,12 +149,6 @@ def _digest(plan: Plan, task: Task, job: Job, fingerprint: str) -> str:
         job.seed,
     ]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-
-
-def _device(wanted: str) -> torch.device:
-    if wanted == "gpu" and not torch.cuda.is_available():
-        raise PlanError("device is gpu, but PyTorch sees none; set device=cpu or device=auto")
-    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def _made_with(device: torch.device, command: Sequence[str]) -> dict[str, Any]:

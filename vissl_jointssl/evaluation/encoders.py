@@ -68,6 +68,16 @@ def slices_needed(start: Initialisation) -> int | None:
     return int(options["slices"]) if options.get("attention_axis") == "embedding" else None
 
 
+def slice_faults(start: Initialisation, slices: int) -> list[str]:
+    """Why a start's f_inter cannot read volumes of a number of slices, in words."""
+    needed = slices_needed(start)
+    if needed in (None, slices):
+        return []
+    return [
+        f"{start.name}: f_inter along the embedding axis reads exactly {needed} slices; set options.slices={needed}"
+    ]
+
+
 def encoder_faults(start: Initialisation, build: Callable[[Initialisation], JointEncoder]) -> list[str]:
     """Why a start's encoder cannot be built, in words; draws and trains nothing."""
     if not start.has_volume_encoder:

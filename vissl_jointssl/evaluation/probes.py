@@ -14,7 +14,7 @@ from vissl_jointssl.evaluation.encoders import (
     build_slice_encoder,
     encoder_account,
     encoder_faults,
-    slices_needed,
+    slice_faults,
 )
 from vissl_jointssl.evaluation.frozen_features import frozen_features
 from vissl_jointssl.evaluation.initialisation import Initialisation
@@ -117,12 +117,8 @@ class Probe:
         samples = sum(self._samples(entry) for entry in job.train)
         if samples < self.k:
             found.append(f"{samples} training {self.of} are fewer than options.k={self.k}; set options.k={samples}")
-        needed = slices_needed(job.initialisation)
-        if self.of == "volumes" and needed not in (None, self.slices):
-            found.append(
-                f"{job.initialisation.name}: f_inter along the embedding axis reads exactly {needed} slices; "
-                f"set options.slices={needed}"
-            )
+        if self.of == "volumes":
+            found += slice_faults(job.initialisation, self.slices)
         found += encoder_faults(job.initialisation, self._encoder)
         return found
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from vissl_jointssl.evaluation.fractions import nested_subset
 from vissl_jointssl.evaluation.initialisation import read_initialisation
-from vissl_jointssl.evaluation.plan import Plan
-from vissl_jointssl.evaluation.task import Job
+from vissl_jointssl.evaluation.jobs import Rows, device_of, job_faults, job_of, labelled_rows, missing_rows
+from vissl_jointssl.evaluation.plan import Plan, PlanError
 from vissl_jointssl.evaluation.tasks import build_task
-from vissl_jointssl.manifest import Entry, read_manifest
+from vissl_jointssl.manifest import read_manifest
 
 
 def plan_faults(plan: Plan) -> list[str]:
@@ -22,37 +21,30 @@ def plan_faults(plan: Plan) -> list[str]:
     except ValueError as error:
         return [str(error)]
     faults: list[str] = []
-    rows: dict[str, tuple[Entry, ...]] = {}
+    rows: Rows = {}
     try:
         manifest = read_manifest(plan.manifest)
         manifest.check_files()
-        for split in ("train", "val", "test"):
-            found = manifest.select(splits=(split,))
-            rows[split] = tuple(entry for entry in found if entry.kind in task.kinds and task.is_labelled(entry))
-            if not rows[split] and split != "val":
-                faults.append(
-                    f"{plan.manifest}: no row of {' or '.join(task.kinds)} with the labels of {plan.task} is in the "
-                    f"split {split!r}"
-                )
+        rows = labelled_rows(task, manifest)
+        faults += missing_rows(plan, task, rows)
     except ValueError as error:
         faults.append(str(error))
-    if plan.device == "gpu" and not torch.cuda.is_available():
-        faults.append("device is gpu, but PyTorch sees none; set device=cpu or device=auto")
+    try:
+        device_of(plan.device)
+    except PlanError as error:
+        faults.append(str(error))
     fits = not faults
+    cpu = torch.device("cpu")
     for name, path in plan.weights.items():
         try:
             start = read_initialisation(name, path)
         except (ValueError, OSError) as error:
             faults.append(f"weights {name}: {error}")
             continue
-        if not fits:
-            continue
-        for seed in plan.seeds:
-            train = nested_subset(rows["train"], min(plan.fractions), seed)
-            folder = plan.out / "runs" / name / f"{min(plan.fractions):g}" / str(seed)
-            device = torch.device("cpu")
-            job = Job(manifest, train, rows["val"], rows["test"], start, seed, device, folder, _silent)
-            faults += task.faults(job)
+        if fits:
+            fraction = min(plan.fractions)
+            jobs = [job_of(plan, manifest, rows, start, fraction, seed, cpu, _silent) for seed in plan.seeds]
+            faults += job_faults(task, jobs)
     return list(dict.fromkeys(faults))
 
 

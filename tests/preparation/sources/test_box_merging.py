@@ -5,6 +5,8 @@ import random
 
 import numpy as np
 import pytest
+import torch
+import torchvision
 
 from vissl_jointssl.manifest import Box
 from vissl_jointssl.preparation.sources.box_merging import intersection_over_union, merge_boxes
@@ -51,10 +53,9 @@ def as_numbers(boxes: tuple[Box, ...]) -> list[tuple[float, ...]]:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_the_overlap_is_that_of_counted_pixels_and_that_of_torchvision(seed):
-    torch, ops = pytest.importorskip("torch"), pytest.importorskip("torchvision.ops")
     boxes = random_boxes(seed)
     edges = torch.tensor([row[1:] for row in as_numbers(tuple(boxes))], dtype=torch.float64)
-    theirs = ops.box_iou(edges, edges)
+    theirs = torchvision.ops.box_iou(edges, edges)
     for (i, first), (j, second) in itertools.product(enumerate(boxes), repeat=2):
         ours = intersection_over_union(first, second)
         assert ours == pytest.approx(overlap_by_counting_pixels(first, second))

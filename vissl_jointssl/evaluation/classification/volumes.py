@@ -18,7 +18,7 @@ from vissl_jointssl.evaluation.classification.inputs import InputRecipe, Labelle
 from vissl_jointssl.evaluation.classification.labels import class_faults, class_labels
 from vissl_jointssl.evaluation.classification.network import VolumeClassifier
 from vissl_jointssl.evaluation.classification.sampling import SAMPLINGS, draw_epoch, loss_weights
-from vissl_jointssl.evaluation.encoders import build_joint_encoder, encoder_account, encoder_faults, slices_needed
+from vissl_jointssl.evaluation.encoders import build_joint_encoder, encoder_account, encoder_faults, slice_faults
 from vissl_jointssl.evaluation.initialisation import Initialisation
 from vissl_jointssl.evaluation.metrics.classes import class_auc, class_cases, class_metrics
 from vissl_jointssl.evaluation.task import Job, Outcome
@@ -127,12 +127,7 @@ class VolumeClassification:
                 f"the {len(job.validation)} validation rows have only the classes {sorted(validated)}, so "
                 "their AUC is undefined; set options.select=last"
             )
-        needed = slices_needed(job.initialisation)
-        if needed not in (None, self.slices):
-            found.append(
-                f"{job.initialisation.name}: f_inter along the embedding axis reads exactly {needed} slices; "
-                f"set options.slices={needed}"
-            )
+        found += slice_faults(job.initialisation, self.slices)
         found += encoder_faults(job.initialisation, self._encoder)
         return found
 
