@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+SELECTIONS = ("best", "last")  # option `select` of tasks: the best epoch on the validation rows, or the last one
+
 
 class BestEpoch:
     """A part of `training_loop.fit`, which asks for its state after each epoch.

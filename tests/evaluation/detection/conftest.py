@@ -116,6 +116,7 @@ def small_network(monkeypatch: pytest.MonkeyPatch) -> None:
         trainable_layers: int,
         batchnorm: str,
         detections: int,
+        box_samples: int,
     ) -> Detector:
         layers = {f"layer{number}": str(number - 1) for number in range(1, 5)}
         network = FasterRCNN(

@@ -130,9 +130,10 @@ def test_the_learning_rate_rises_and_then_falls_to_a_tenth() -> None:
     assert replace(task, warmup_steps=0).rate(0, 0) == 0.1
 
 
+@pytest.mark.parametrize("select", ["best", "last"])
 @pytest.mark.usefixtures("small_network")
-def test_the_epoch_that_is_best_on_the_validation_rows_is_tested(
-    make_manifest: Callable[..., Manifest], make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+def test_the_epoch_that_is_best_on_the_validation_rows_is_tested_or_the_last_where_asked(
+    make_manifest: Callable[..., Manifest], make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch, select: str
 ) -> None:
     job = make_job(make_manifest(train=4, val=2, test=2), folder=None)
     scores = iter([0.2, 0.7, math.nan])
@@ -149,7 +150,10 @@ def test_the_epoch_that_is_best_on_the_validation_rows_is_tested(
     monkeypatch.setattr(ImageDetection, "_predict", predict)
     monkeypatch.setattr(ImageDetection, "_score", score)
     job = replace(job, folder=job.manifest.root / "run")
-    replace(SMALL, epochs=3).run(job)
+    replace(SMALL, epochs=3, select=select).run(job)
+    if select == "last":
+        assert len(weights) == 1  # the validation rows are not looked at
+        return
     first, second, third, tested = weights
     assert tested.equal(second)
     assert not tested.equal(first)
@@ -187,6 +191,8 @@ def test_classes_are_those_of_all_the_data_whatever_the_fraction(
     [
         ({"epochs": 0}, "epochs is 0, expected 1 to inf"),
         ({"min_size": 600}, "min_size is 600, expected 32 to 512"),
+        ({"select": "lst"}, r"select is 'lst'; did you mean last\?"),
+        ({"box_samples": 0}, "box_samples is 0, expected 1 to inf"),
         ({"trainable_layers": 6}, "trainable_layers is 6, expected 0 to 5"),
         ({"learning_rate": 0}, "learning_rate is 0, expected a number above 0"),
         ({"anchor_sizes": [8, 16]}, r"anchor_sizes is \(8, 16\), expected a side in pixels for each of 5 levels"),

@@ -14,7 +14,11 @@ from vissl_jointssl.evaluation.initialisation import Initialisation
 
 
 def build(start: Initialisation, layers: int = 3, batchnorm: str = "frozen") -> Detector:
-    return build_detector(start, 2, (64, 64), (8, 16, 32, 64, 128), layers, batchnorm, 20)
+    return build_detector(start, 2, (64, 64), (8, 16, 32, 64, 128), layers, batchnorm, 20, 96)
+
+
+def test_the_box_head_learns_from_as_many_proposals_as_asked(pretrained: Initialisation) -> None:
+    assert build(pretrained).network.roi_heads.fg_bg_sampler.batch_size_per_image == 96
 
 
 def test_the_backbone_gives_the_features_of_the_given_weights(pretrained: Initialisation) -> None:

@@ -101,12 +101,13 @@ class Scripted(nn.Module):
         return 0 * self.weight + 20 * (self.answer - 0.5) * torch.ones_like(pictures[:, :1])
 
 
-@pytest.mark.parametrize(("validation", "expected"), [(1, 1.0), (0, 0.0)])
-def test_the_best_epoch_is_tested_and_without_validation_the_last(
+@pytest.mark.parametrize(("validation", "select", "expected"), [(1, "best", 1.0), (1, "last", 0.0), (0, "best", 0.0)])
+def test_the_best_epoch_is_tested_and_without_validation_or_where_asked_the_last(
     add_row: Callable[..., Entry],
     make_job: Callable[..., Job],
     monkeypatch: pytest.MonkeyPatch,
     validation: int,
+    select: str,
     expected: float,
 ) -> None:
     full = np.ones((2, 32, 32), dtype=np.uint8)
@@ -114,7 +115,7 @@ def test_the_best_epoch_is_tested_and_without_validation_the_last(
     rows = [add_row(split, np.zeros(full.shape, dtype=np.uint16), full, split) for split in splits]
     network = Scripted([0.0, 1.0, 0.0]).eval()
     monkeypatch.setattr(volumes, "build_unet", lambda labels, initialisation: network)
-    assert run(SMALL, make_job(rows)).metrics["iou"] == expected
+    assert run(replace(SMALL, select=select), make_job(rows)).metrics["iou"] == expected
 
 
 @pytest.mark.usefixtures("small_network")

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from vissl_jointssl.evaluation.best_epoch import BestEpoch
+from vissl_jointssl.evaluation.best_epoch import SELECTIONS, BestEpoch
 from vissl_jointssl.evaluation.classification.inputs import InputRecipe, LabelledInputs, batches
 from vissl_jointssl.evaluation.classification.labels import class_faults, class_labels
 from vissl_jointssl.evaluation.classification.network import VolumeClassifier
@@ -28,7 +28,6 @@ from vissl_jointssl.models.joint_encoder import JointEncoder
 from vissl_jointssl.spelling import nearest
 
 SCHEDULES = ("constant", "cosine")
-SELECTIONS = ("best", "last")
 _log = logging.getLogger(__name__)
 
 

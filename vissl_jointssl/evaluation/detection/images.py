@@ -6,7 +6,7 @@ rising over the first 500 steps, images mirrored half of the time, stem and firs
 statistics of the weights file (`batchnorm`). The norm of the gradient is limited (`clip_norm`), which MMDetection's is
 not: with 0.1, five times its default, one bad batch is enough for NaN.
 
-With validation rows the epoch with the highest `ap50` on them is tested, without them the last one.
+With validation rows the epoch with the highest `ap50` on them is tested, without them or with `select: last` the last.
 
 Every test image leaves its boxes in the folder of the run, see `training.write_predictions`.
 """
@@ -20,7 +20,7 @@ from typing import ClassVar
 
 import torch
 
-from vissl_jointssl.evaluation.best_epoch import BestEpoch
+from vissl_jointssl.evaluation.best_epoch import SELECTIONS, BestEpoch
 from vissl_jointssl.evaluation.detection.network import ALL_LAYERS, BATCHNORMS, Detector, build_detector
 from vissl_jointssl.evaluation.detection.samples import (
     batched,
@@ -60,6 +60,9 @@ class ImageDetection:
         classes: Names of the classes, for metrics `ap50_<name>`; without it they are called by their numbers.
         detections: Boxes of an image at most, in predicting and in scoring; COCO's is 100.
         score_threshold: Of the boxes that the metric `f1` counts.
+        select: `best` or `last` epoch.
+        box_samples: Proposals of a training image that the box head learns from; its two layers cost more than the rest
+            of a small image.
 
     Raises:
         ValueError: With every option that is out of its limits.
@@ -85,6 +88,8 @@ class ImageDetection:
     classes: tuple[str, ...] = ()
     detections: int = 100
     score_threshold: float = 0.5
+    select: str = "best"
+    box_samples: int = 512
 
     def __post_init__(self) -> None:
         limits: dict[str, tuple[float, float]] = {
@@ -99,6 +104,7 @@ class ImageDetection:
             "trainable_layers": (0, ALL_LAYERS),
             "detections": (1, math.inf),
             "score_threshold": (0, 1),
+            "box_samples": (1, math.inf),
         }
         faults = [
             f"{name} is {getattr(self, name)}, expected {low:g} to {high:g}"
@@ -111,8 +117,9 @@ class ImageDetection:
             faults.append(
                 f"anchor_sizes is {self.anchor_sizes}, expected a side in pixels for each of {_LEVELS} levels"
             )
-        if self.batchnorm not in BATCHNORMS:
-            faults.append(f"batchnorm is {self.batchnorm!r}{nearest(self.batchnorm, BATCHNORMS)}")
+        for name, known in (("batchnorm", BATCHNORMS), ("select", SELECTIONS)):
+            if getattr(self, name) not in known:
+                faults.append(f"{name} is {getattr(self, name)!r}{nearest(str(getattr(self, name)), known)}")
         if len(set(self.classes)) < len(self.classes):
             faults.append(f"two of classes have the same name: {', '.join(self.classes)}")
         if faults:
@@ -134,7 +141,7 @@ class ImageDetection:
         return faults
 
     def run(self, job: Job) -> Outcome:
-        """Train, keep the best epoch, and test."""
+        """Train, keep the best epoch or the last, and test."""
         names = self._names(job)
         detector = build_detector(
             job.initialisation,
@@ -144,6 +151,7 @@ class ImageDetection:
             self.trainable_layers,
             self.batchnorm,
             self.detections,
+            self.box_samples,
         ).to(job.device)
         learned = [parameter for parameter in detector.parameters() if parameter.requires_grad]
         optimizer = torch.optim.SGD(learned, self.learning_rate, self.momentum, weight_decay=self.weight_decay)
@@ -151,7 +159,7 @@ class ImageDetection:
 
         def run_epoch(epoch: int) -> float:
             loss = self._train(job, detector, optimizer, epoch)
-            if job.validation and math.isfinite(loss):
+            if self.select == "best" and job.validation and math.isfinite(loss):
                 metrics, _ = self._score(job, job.validation, self._predict(job, detector, job.validation), names)
                 best.offer(epoch, metrics["ap50"], detector)
             return loss

@@ -64,6 +64,7 @@ def build_detector(
     trainable_layers: int,
     batchnorm: str,
     detections: int,
+    box_samples: int,
 ) -> Detector:
     """A network with the weights of a start.
 
@@ -78,6 +79,7 @@ def build_detector(
         trainable_layers: How many of layer4, layer3, layer2, layer1 and the stem learn; 3 is MMDetection's.
         batchnorm: See `Detector`.
         detections: Boxes of an image at most.
+        box_samples: Proposals of a training image that the box head learns from.
 
     Raises:
         CheckpointError: If the start lacks a weight of the backbone, or has one that it does not know.
@@ -104,6 +106,7 @@ def build_detector(
             tuple((size,) for size in anchor_sizes), ((0.5, 1.0, 2.0),) * len(anchor_sizes)
         ),
         box_detections_per_img=detections,
+        box_batch_size_per_image=box_samples,
     )
     return Detector(network, batchnorm, trainable_layers)
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from vissl_jointssl.evaluation.best_epoch import SELECTIONS
 from vissl_jointssl.spelling import nearest
 
 SCHEDULES = ("constant", "polynomial")
@@ -34,6 +35,7 @@ class SegmentationOptions:
         augment: `none`, or `flip`: left-right and up-down, each half of the time. Not for targets that know their side.
         samples_per_epoch: How many slices or images an epoch draws; None goes through them once. With small fractions
             of the labels, a number gives each fraction as many steps.
+        select: `best`: the epoch that does best on the validation rows, if there are any, is tested; or `last`.
 
     Raises:
         ValueError: With every value that is out of its limits.
@@ -49,6 +51,7 @@ class SegmentationOptions:
     size: int = 224
     augment: str = "none"
     samples_per_epoch: int | None = None
+    select: str = "best"
 
     def __post_init__(self) -> None:
         if faults := self._option_faults():
@@ -69,7 +72,7 @@ class SegmentationOptions:
                 faults.append(f"{name} is {value!r}, expected a number from 0" + (" and below 1" if below == 1 else ""))
         if not _is_whole(self.size, STRIDE) or self.size % STRIDE:
             faults.append(f"size is {self.size!r}, expected a multiple of {STRIDE}, such as 224")
-        for name, known in (("schedule", SCHEDULES), ("augment", AUGMENTATIONS)):
+        for name, known in (("schedule", SCHEDULES), ("augment", AUGMENTATIONS), ("select", SELECTIONS)):
             value = getattr(self, name)
             if value not in known:
                 faults.append(f"{name} is {value!r}{nearest(str(value), known)}")

@@ -37,7 +37,7 @@ def train(
     background_share: float = 0.0,
     channel: int = 0,
 ) -> tuple[float, ...]:
-    """Train on the slices of two pools; the network ends with the weights of its best epoch, or of its last.
+    """Train on the slices of two pools; the network ends with the weights of its best epoch, or of its last (`select`).
 
     Args:
         network: On the job's device.
@@ -76,7 +76,7 @@ def train(
             loss.backward()
             optimizer.step()
             total += loss.detach() * len(pictures)
-        if validate is not None:
+        if validate is not None and options.select == "best":
             best.offer(epoch, validate(), network)
         return float(total) / len(drawn)
 

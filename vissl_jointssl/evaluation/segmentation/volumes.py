@@ -26,7 +26,8 @@ class VolumeSegmentation(SegmentationOptions):
     """Label maps of volumes.
 
     Metrics: `iou` and `dice` of whole volumes, `hd95` in mm (NaN for a row without spacing). With validation rows the
-    epoch with the best `iou` there is tested, else the last. `predictions/` is left, see `predictions`.
+    epoch with the best `iou` there is tested, without them or with `select: last` the last. `predictions/` is left, see
+    `predictions`.
 
     Attributes:
         background_share: Of the slices drawn in training, how many show no target; the paper draws from two sets of
