@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from vissl_jointssl import load_pretrained
 from vissl_jointssl.checkpoints import CheckpointError, StageRecord
-from vissl_jointssl.export.account import ExportError
 from vissl_jointssl.export.card import card_path
 from vissl_jointssl.export.registry import TARGETS
 from vissl_jointssl.models.joint_encoder import JointEncoder
@@ -291,7 +290,7 @@ def test_what_cannot_be_read_at_all_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"model='volumes' is not known; did you mean volume\?"):
         load_pretrained(tmp_path / "none.pth", model="volumes")
     torch.save({"format": "vissl_jointssl.volume/9"}, tmp_path / "new.pth")
-    with pytest.raises(ExportError, match=r"this version reads 'vissl_jointssl\.volume/1'"):
+    with pytest.raises(CheckpointError, match=r"this version reads 'vissl_jointssl\.volume/1'"):
         load_pretrained(tmp_path / "new.pth")
 
 

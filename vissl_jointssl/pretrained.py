@@ -15,7 +15,7 @@ from vissl_jointssl.checkpoints.importing import MOMENTUM_COPY, flattened, impor
 from vissl_jointssl.export.card import read_card
 from vissl_jointssl.export.coverage import LoadAccount, coverage
 from vissl_jointssl.export.detectron2 import is_detectron2_file, torchvision_name
-from vissl_jointssl.export.volume import FORMAT, encoder_options, is_volume_file, volume_module
+from vissl_jointssl.models.volume_file import FORMAT, encoder_options, is_volume_file, volume_module
 from vissl_jointssl.spelling import nearest
 
 MODELS = ("auto", "slice", "volume")
@@ -38,9 +38,8 @@ def load_pretrained(path: Path | str, *, model: str = "auto", allow_partial: boo
         input, stage, source) or None for a file that was not exported; ``account``, a `LoadAccount`.
 
     Raises:
-        CheckpointError: If the file cannot be read, was changed since its card was written, holds no such model, or
-            not every weight of it.
-        ExportError: If it is a volume file of another version.
+        CheckpointError: If the file cannot be read, was changed since its card was written, is a volume file of another
+            version, holds no such model, or not every weight of it.
         ValueError: If ``model`` is none of the three.
     """
     if model not in MODELS:

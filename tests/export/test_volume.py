@@ -11,10 +11,13 @@ import torch
 from torch import Tensor
 
 from vissl_jointssl.checkpoints import CheckpointError, StageRecord, read_checkpoint, sha256
+from vissl_jointssl.evaluation.encoders import build_joint_encoder
+from vissl_jointssl.evaluation.initialisation import read_initialisation
 from vissl_jointssl.export import volume
 from vissl_jointssl.export.account import ExportAccount, ExportError
-from vissl_jointssl.export.volume import FORMAT, encoder_options, export_volume, parity_volumes, volume_module
+from vissl_jointssl.export.volume import export_volume, parity_volumes
 from vissl_jointssl.models.joint_encoder import JointEncoder, joint_encoder_of
+from vissl_jointssl.models.volume_file import FORMAT, checkpoint_of_volume_file, encoder_options, volume_module
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +100,7 @@ def test_a_checkpoint_of_stage_1_has_no_f_inter(joint_content: dict[str, Any], t
     path = _rewritten(joint_content, tmp_path / "m.torch", record=record)
     with pytest.raises(CheckpointError, match="is of stage 1, which trains f_intra alone; give a checkpoint of stage"):
         export_volume(path, tmp_path / "v.pth")
-    with pytest.raises(ExportError, match="stage 1 trains f_intra alone"):
+    with pytest.raises(CheckpointError, match="stage 1 trains f_intra alone"):
         encoder_options(StageRecord(1, "swav"))
 
 
@@ -169,10 +172,33 @@ def test_the_released_encoder_is_checked_with_as_many_slices_as_it_was_built_for
     ],
 )
 def test_a_file_of_another_version_is_refused(file: dict[str, Any], changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ExportError, match=message):
+    with pytest.raises(CheckpointError, match=message):
         volume_module({**file, **changes}, Path("f.pth"))
-    with pytest.raises(ExportError, match=r"the parts \['state'\] are absent"):
+    with pytest.raises(CheckpointError, match=r"the parts \['state'\] are absent"):
         volume_module({"format": FORMAT, "options": {}}, Path("f.pth"))
+
+
+def test_a_file_as_a_checkpoint_is_the_same_model(file: dict[str, Any]) -> None:
+    volumes = parity_volumes(file["options"])
+    module = volume_module(file, Path("f.pth"))
+    module.load_state_dict(file["state"])
+    checkpoint = checkpoint_of_volume_file(file, Path("f.pth"))
+    encoder, dropped = joint_encoder_of(checkpoint)
+    assert dropped == ()
+    with torch.no_grad():
+        assert torch.equal(encoder(volumes), module.eval()(volumes))
+    assert checkpoint.record is not None
+    assert (checkpoint.record.stage, checkpoint.record.flavour) == (file["card"]["stage"], file["card"]["flavour"])
+    with pytest.raises(CheckpointError, match=r"its options are not whole \(KeyError\('attention_axis'\)\)"):
+        checkpoint_of_volume_file({**file, "options": {}}, Path("f.pth"))
+
+
+def test_a_file_starts_an_evaluation_as_its_checkpoint_does(account: ExportAccount, joint_checkpoint: Path) -> None:
+    start, own = (read_initialisation("stage3", path) for path in (account.out, joint_checkpoint))
+    assert start.has_volume_encoder
+    found, expected = (build_joint_encoder(one).state_dict() for one in (start, own))
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in found.items())
 
 
 @pytest.mark.slow

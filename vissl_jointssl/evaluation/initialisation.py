@@ -15,7 +15,8 @@ from vissl_jointssl.checkpoints import (
     read_checkpoint,
     sha256,
 )
-from vissl_jointssl.checkpoints.importing import import_resnet50
+from vissl_jointssl.checkpoints.importing import import_resnet50, load_weights
+from vissl_jointssl.models.volume_file import checkpoint_of_volume_file, is_volume_file
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Initialisation:
         path: The file, or None for a random start.
         sha256: Of the file, or None.
         slice_encoder: A whole ResNet-50 under torchvision's names, without `fc.*`; None for a random start.
-        checkpoint: The training checkpoint that it is, or None; a stage-2 or stage-3 one holds f_inter as well.
+        checkpoint: The training checkpoint that it is or, of a volume file, was; or None. Of stage 2 or 3 it holds
+            f_inter as well.
         account: What became of the file's weights, for the log.
     """
 
@@ -50,7 +52,8 @@ def read_initialisation(name: str, path: Path | None) -> Initialisation:
     Args:
         name: For tables.
         path: A checkpoint of ours or VISSL's, a run's folder (its newest checkpoint), any ResNet-50 file that
-            `jointssl import` reads, a file that `jointssl export --to torchvision` wrote; None for a random start.
+            `jointssl import` reads, a file that `jointssl export --to torchvision` or `--to volume` wrote; None for a
+            random start.
 
     Raises:
         CheckpointError: If the file holds no whole ResNet-50.
@@ -64,5 +67,11 @@ def read_initialisation(name: str, path: Path | None) -> Initialisation:
         path = newest
     weights, account = import_resnet50(path)
     encoder = {key.removeprefix(SLICE_ENCODER_PREFIX): value for key, value in weights.items()}
-    checkpoint = read_checkpoint(path) if path.suffix == ".torch" else None
-    return Initialisation(name, path, sha256(path), encoder, checkpoint, account.summary())
+    return Initialisation(name, path, sha256(path), encoder, _checkpoint(path), account.summary())
+
+
+def _checkpoint(path: Path) -> Checkpoint | None:
+    if path.suffix == ".torch":
+        return read_checkpoint(path)
+    content = load_weights(path)
+    return checkpoint_of_volume_file(content, path) if is_volume_file(content) else None

@@ -1,11 +1,6 @@
 """Export of f_intra and f_inter as one file, for 3D tasks; ``load_pretrained`` gives the module back.
 
-The file is a dictionary of tensors and plain containers, so that ``torch.load(weights_only=True)`` reads it::
-
-    {"format": "vissl_jointssl.volume/1", "options": {...}, "state": {name: tensor}, "card": {...}}
-
-``options`` are the arguments of `models.joint_encoder.JointEncoder`, all written down, so that a changed default does
-not change what a file means.
+What is in the file: `models/volume_file.py`.
 """
 
 from __future__ import annotations
@@ -20,17 +15,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vissl_jointssl.checkpoints import SLICE_ENCODER_PREFIX, StageRecord, save_atomically
-from vissl_jointssl.export.account import ExportAccount, ExportError
+from vissl_jointssl.checkpoints import SLICE_ENCODER_PREFIX, save_atomically
+from vissl_jointssl.export.account import ExportAccount
 from vissl_jointssl.export.card import VOLUMES, card_path, describe, write_card
 from vissl_jointssl.export.parity import TOLERANCE, check_parity, resnet_features
 from vissl_jointssl.export.source import dropped, own_copies, read_source
 from vissl_jointssl.export.training_config import normalisation
-from vissl_jointssl.models.attention_axis import volume_encoder_options
 from vissl_jointssl.models.joint_encoder import JointEncoder, joint_encoder_of
 from vissl_jointssl.models.slice_encoder import LEVEL_CHANNELS
+from vissl_jointssl.models.volume_file import FORMAT, encoder_options, volume_module
 
-FORMAT = "vissl_jointssl.volume/1"
 _PARITY_SIZE = 64  # pixels; levels of five halvings leave 2
 
 
@@ -84,55 +78,6 @@ def export_volume(
     )
     save_atomically({**content, "card": card}, source.out)
     return replace(account, card=write_card(source.out, card))
-
-
-def encoder_options(record: StageRecord) -> dict[str, Any]:
-    """Every argument of the `JointEncoder` that a stage's record describes, in plain types.
-
-    Raises:
-        ExportError: If the record is of a stage without f_inter.
-    """
-    if record.levels is None or record.volume_encoder is None:
-        raise ExportError(f"stage {record.stage} trains f_intra alone; give a checkpoint of stage 2 or 3")
-    given = dict(record.volume_encoder)
-    axis = given.pop("attention_axis", "slice")  # records older than the choice have no such key
-    return {
-        "levels": list(record.levels),
-        "attention_axis": axis,
-        "width": record.embedding_width,
-        "options": volume_encoder_options(axis, given),
-    }
-
-
-def is_volume_file(content: object) -> bool:
-    """Whether what ``torch.load`` gave is of this format, of any version."""
-    return isinstance(content, Mapping) and str(content.get("format")).startswith(FORMAT.partition("/")[0] + "/")
-
-
-def volume_module(content: Mapping[str, Any], path: Path) -> JointEncoder:
-    """The module of a volume file, its weights not yet loaded.
-
-    Args:
-        content: What ``torch.load`` gave.
-        path: Of the file, for messages.
-
-    Raises:
-        ExportError: If the format is of another version, parts of it are absent, or its options describe no model.
-    """
-    if content.get("format") != FORMAT:
-        raise ExportError(
-            f"{path}: has the format {content.get('format')!r}, this version reads {FORMAT!r}; "
-            "read it with the version of vissl_jointssl that its card names"
-        )
-    absent = sorted({"options", "state"} - content.keys())
-    if absent:
-        raise ExportError(f"{path}: the parts {absent} are absent; export the checkpoint again")
-    try:
-        return JointEncoder(**content["options"])
-    except (ValueError, TypeError) as error:
-        raise ExportError(
-            f"{path}: its options describe no model of this version ({error}); export the checkpoint again"
-        ) from error
 
 
 def parity_volumes(options: Mapping[str, Any]) -> Tensor:
