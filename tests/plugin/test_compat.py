@@ -29,6 +29,7 @@ from classy_vision.tasks.classification_task import AmpType
 from vissl.config import AttrDict
 from vissl.hooks.deepclusterv2_hooks import InitMemoryHook
 from vissl.hooks.grad_clip_hooks import GradClipHook
+from vissl.hooks.log_hooks import LogLossMetricsCheckpointHook
 from vissl.hooks.state_update_hooks import CheckNanModelOutputHook
 from vissl.hooks.swav_momentum_hooks import SwAVMomentumHook
 from vissl.losses.deepclusterv2_loss import DeepClusterV2Loss
@@ -36,6 +37,7 @@ from vissl.trainer.train_task import SelfSupervisionTask
 from vissl.utils import distributed_launcher
 from vissl.utils.cluster_utils import ClusterAssignment, ClusterAssignmentLoader
 
+from vissl_jointssl.checkpoints import CheckpointError
 from vissl_jointssl.plugin.compat import checkpoints, data_files, launching, swav_momentum, without_apex
 
 # --- installing
@@ -542,22 +544,31 @@ def test_gradients_are_clipped_without_mixed_precision():
     assert float(model.weight.grad.norm()) == pytest.approx(1.0, abs=1e-4)
 
 
-def _output_task(output):
-    last_batch = SimpleNamespace(model_output=output)
-    return SimpleNamespace(last_batch=last_batch, iteration=17, checkpoint_folder="runs/x")
+def _output_task(output, folder):
+    last_batch = SimpleNamespace(model_output=output, sample={"input": torch.ones(2)})
+    return SimpleNamespace(last_batch=last_batch, iteration=17, checkpoint_folder=str(folder), train=True)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_an_output_that_is_not_finite_stops_the_run_with_place_and_advice(value):
+def test_an_output_that_is_not_finite_stops_the_run_with_place_and_advice(value, tmp_path):
     good, bad = torch.zeros(2), torch.tensor([0.0, value])
-    with pytest.raises(FloatingPointError, match=r"output \[1\] is NaN or infinite at iteration 17 .*runs/x"):
-        CheckNanModelOutputHook().on_forward(_output_task([good, bad]))
+    with pytest.raises(FloatingPointError, match=rf"output \[1\] is NaN or infinite at iteration 17 .*{tmp_path}"):
+        CheckNanModelOutputHook().on_forward(_output_task([good, bad], tmp_path))
     with pytest.raises(FloatingPointError, match=r"output \[0\]"):
-        CheckNanModelOutputHook().on_forward(_output_task(bad))
+        CheckNanModelOutputHook().on_forward(_output_task(bad, tmp_path))
+    assert torch.load(tmp_path / "rank0_input_sample.pth", weights_only=True)["input"].sum() == 2
+    assert not torch.load(tmp_path / "rank0_model_output.pth", weights_only=True).isfinite().all()
 
 
-def test_a_finite_output_passes():
-    CheckNanModelOutputHook().on_forward(_output_task([torch.zeros(2), torch.ones(1)]))
+def test_no_checkpoint_is_written_of_a_step_whose_output_is_not_finite(tmp_path):
+    # VISSL's would call task.get_classy_state() and leave model_iteration17.torch.
+    LogLossMetricsCheckpointHook(world_size=1).on_forward(_output_task(torch.tensor([float("nan")]), tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_finite_output_passes(tmp_path):
+    CheckNanModelOutputHook().on_forward(_output_task([torch.zeros(2), torch.ones(1)], tmp_path))
+    assert not list(tmp_path.iterdir())
 
 
 # --- data files
@@ -684,11 +695,28 @@ def test_interrupts_and_errors_reach_the_caller(run_config, launched, monkeypatc
 
 def test_a_finished_training_is_not_run_again_but_features_are_extracted_beside_it(run_config, launched, tmp_path):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run/model_final_checkpoint_phase1.torch").touch()
+    torch.save({}, tmp_path / "run/model_final_checkpoint_phase1.torch")
     _launch(run_config)
     assert launched == []
     _launch(run_config, engine="extract_features")
     assert len(launched) == 1
+
+
+def test_a_training_whose_final_checkpoint_is_damaged_is_not_finished(run_config, launched, tmp_path):
+    (tmp_path / "run").mkdir()
+    torch.save({}, tmp_path / "run/model_phase0.torch")
+    (tmp_path / "run/model_final_checkpoint_phase1.torch").touch()
+    _launch(run_config)
+    assert launched[0][5] == f"{run_config.CHECKPOINT.DIR}/model_phase0.torch"
+    assert (tmp_path / "run/model_final_checkpoint_phase1.torch.damaged").exists()
+
+
+def test_a_training_without_a_whole_checkpoint_left_starts_no_rank(run_config, launched, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/model_phase0.torch").touch()
+    with pytest.raises(CheckpointError, match=r"run: every checkpoint is damaged \(model_phase0\.torch\.damaged\)"):
+        _launch(run_config)
+    assert launched == []
 
 
 @pytest.mark.parametrize("iteration_frequency", [-1, 310])
@@ -696,7 +724,7 @@ def test_training_resumes_from_the_newest_phase(run_config, launched, tmp_path, 
     run_config.CHECKPOINT.CHECKPOINT_ITER_FREQUENCY = iteration_frequency
     (tmp_path / "run").mkdir()
     for phase in (0, 1, 10):
-        (tmp_path / f"run/model_phase{phase}.torch").touch()
+        torch.save({}, tmp_path / f"run/model_phase{phase}.torch")
     _launch(run_config)
     assert launched[0][5] == f"{run_config.CHECKPOINT.DIR}/model_phase10.torch"
 

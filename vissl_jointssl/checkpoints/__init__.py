@@ -7,8 +7,10 @@ Trunk names are VISSL's own, without the prefix that its feature extractor adds:
 ``_feature_blocks.layer1.0.conv1.weight``; and ours: ``slice_projection.*``, ``volume_encoder.*``, ``mask_token``.
 """
 
-from vissl_jointssl.checkpoints.finding import damaged_checkpoints, is_finished, newest_checkpoint
+from vissl_jointssl.checkpoints.finding import is_finished, newest_checkpoint
 from vissl_jointssl.checkpoints.handing_over import hand_over
+from vissl_jointssl.checkpoints.integrity import damage
+from vissl_jointssl.checkpoints.keeping import checkpoint_to_resume
 from vissl_jointssl.checkpoints.reading import (
     RECORD_HOOK,
     SLICE_ENCODER_PREFIX,
@@ -19,21 +21,32 @@ from vissl_jointssl.checkpoints.reading import (
     sha256,
 )
 from vissl_jointssl.checkpoints.record import CheckpointError, StageRecord
-from vissl_jointssl.checkpoints.writing import save_atomically
+from vissl_jointssl.checkpoints.writing import (
+    LINK_NAME,
+    CheckpointWriteError,
+    point_link,
+    save_atomically,
+    save_checkpoint,
+)
 
 __all__ = [
+    "LINK_NAME",
     "RECORD_HOOK",
     "SLICE_ENCODER_PREFIX",
     "SLICE_PROJECTION",
     "VOLUME_ENCODER_PREFIX",
     "Checkpoint",
     "CheckpointError",
+    "CheckpointWriteError",
     "StageRecord",
-    "damaged_checkpoints",
+    "checkpoint_to_resume",
+    "damage",
     "hand_over",
     "is_finished",
     "newest_checkpoint",
+    "point_link",
     "read_checkpoint",
     "save_atomically",
+    "save_checkpoint",
     "sha256",
 ]

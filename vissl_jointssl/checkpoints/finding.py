@@ -4,31 +4,53 @@ from __future__ import annotations
 
 import logging
 import re
-import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
+from vissl_jointssl.checkpoints.integrity import damage
 from vissl_jointssl.checkpoints.reading import FINAL_NAME, read_checkpoint
 
 logger = logging.getLogger(__name__)
 
-_PHASE = re.compile(r"model_phase(\d+)\.torch")
-_ITERATION = re.compile(r"model_iteration(\d+)\.torch")
+PHASE_NAME = re.compile(r"model_phase(\d+)\.torch")
+ITERATION_NAME = re.compile(r"model_iteration(\d+)\.torch")
 
 
 def newest_checkpoint(directory: Path | str) -> Path | None:
     """The checkpoint a run should be continued or handed over from: the final one, else the one trained furthest.
 
-    A file that ends too early (the run was killed while VISSL wrote it, which is not atomic) is left out and named
-    in a warning, see ``damaged_checkpoints``.
+    A damaged file is passed over and named in a warning; it stays where it is (``checkpoint_to_resume`` moves it).
 
     Args:
         directory: VISSL's ``CHECKPOINT.DIR``; it need not exist.
     """
-    for damaged in damaged_checkpoints(directory):
-        logger.warning("%s is incomplete (killed while it was written?); passing over it", damaged)
-    final, phase, iteration = (_last(directory, pattern) for pattern in (FINAL_NAME, _PHASE, _ITERATION))
-    if final is not None:
-        return final
+    return newest_whole(directory, pass_over)
+
+
+def newest_whole(
+    directory: Path | str,
+    on_damage: Callable[[Path, str], None],
+    *,
+    final: bool = True,
+    within_epochs: bool = True,
+    nth: int = 1,
+) -> Path | None:
+    """``newest_checkpoint`` with a choice of what counts and what is done about damage.
+
+    Files are judged from the newest back, and no further than needed: a long run has hundreds of gigabytes.
+
+    Args:
+        directory: VISSL's ``CHECKPOINT.DIR``; it need not exist.
+        on_damage: Called with each damaged file that was met, and what is wrong with it.
+        final: Whether the final checkpoint counts.
+        within_epochs: Whether those that were written between two ends of an epoch count.
+        nth: 1 for the newest, 2 for the one before it; where there are fewer, the oldest. The final one is always 1.
+    """
+    found = _nth_whole(directory, FINAL_NAME, on_damage, 1) if final else None
+    if found is not None:
+        return found
+    phase = _nth_whole(directory, PHASE_NAME, on_damage, nth)
+    iteration = _nth_whole(directory, ITERATION_NAME, on_damage, nth) if within_epochs else None
     if phase is None or iteration is None:
         return phase or iteration
     # The names count different things (epochs, iterations); only the files say which one is further.
@@ -36,27 +58,38 @@ def newest_checkpoint(directory: Path | str) -> Path | None:
 
 
 def is_finished(directory: Path | str) -> bool:
-    """Whether a run left a complete final checkpoint; a truncated one is not a finished run."""
-    return _last(directory, FINAL_NAME) is not None
+    """Whether a run left a whole final checkpoint; a damaged one is not a finished run."""
+    return _nth_whole(directory, FINAL_NAME, lambda path, cause: None, 1) is not None
 
 
-def damaged_checkpoints(directory: Path | str) -> tuple[Path, ...]:
-    """Checkpoints in ``directory`` whose end is missing; VISSL would stumble over them on resuming."""
-    files = [file for pattern in (FINAL_NAME, _PHASE, _ITERATION) for _, file in _numbered(directory, pattern)]
-    return tuple(sorted(file for file in files if not zipfile.is_zipfile(file)))
+def pass_over(path: Path, cause: str) -> None:
+    """What a reader does about a damaged checkpoint: it says so."""
+    logger.warning("%s is damaged (%s); passing over it", path, cause)
 
 
-def _numbered(directory: Path | str, pattern: re.Pattern[str]) -> list[tuple[int, Path]]:
+def _nth_whole(
+    directory: Path | str, pattern: re.Pattern[str], on_damage: Callable[[Path, str], None], nth: int
+) -> Path | None:
+    found = None
+    for path in _newest_first(directory, pattern):
+        cause = damage(path)
+        if cause is not None:
+            on_damage(path, cause)
+            continue
+        found = path
+        nth -= 1
+        if nth < 1:
+            break
+    return found
+
+
+def _newest_first(directory: Path | str, pattern: re.Pattern[str]) -> list[Path]:
     directory = Path(directory)
     if not directory.is_dir():
         return []
     matches = ((pattern.fullmatch(file.name), file) for file in directory.iterdir())
-    return sorted((int(match[1]), file) for match, file in matches if match)
-
-
-def _last(directory: Path | str, pattern: re.Pattern[str]) -> Path | None:
-    complete = [file for _, file in _numbered(directory, pattern) if zipfile.is_zipfile(file)]
-    return complete[-1] if complete else None
+    numbered = sorted((int(match[1]), file) for match, file in matches if match and file.is_file())
+    return [file for _, file in reversed(numbered)]
 
 
 def _iterations_done(path: Path) -> int:

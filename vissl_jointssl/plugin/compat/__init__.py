@@ -63,6 +63,7 @@ def install() -> None:
         # These import VISSL, so they come after the one repair without which it cannot be imported.
         from vissl_jointssl.plugin import extraction
         from vissl_jointssl.plugin.compat import (
+            checkpoint_writing,
             checkpoints,
             data_files,
             deepclusterv2,
@@ -79,6 +80,7 @@ def install() -> None:
         deepclusterv2.replace_memory()
         deepclusterv2.rebuild_memory_on_resume()
         swav_momentum.replace_momentum_network()
+        checkpoint_writing.replace_checkpoint_writer()
         checkpoints.replace_broadcast_object()
         checkpoints.replace_cluster_assignment_loader()
         checkpoints.keep_the_cause_of_a_failed_resume()

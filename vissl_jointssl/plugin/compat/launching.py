@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
-import re
 from collections.abc import Callable
-from pathlib import PurePath
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,19 +14,19 @@ from classy_vision.hooks import ClassyHook
 from iopath.common.file_io import g_pathmgr
 from vissl.config import AttrDict
 from vissl.utils import distributed_launcher
-from vissl.utils.checkpoint import get_checkpoint_folder, get_resume_checkpoint, is_training_finished
+from vissl.utils.checkpoint import get_checkpoint_folder
 from vissl.utils.env import set_env_vars
 from vissl.utils.logger import setup_logging, shutdown_logging
 from vissl.utils.misc import get_dist_run_id
 from vissl.utils.slurm import get_node_id
 
+from vissl_jointssl.checkpoints import LINK_NAME, checkpoint_to_resume, damage, is_finished
 from vissl_jointssl.plugin.compat.patching import replace_everywhere
 
 HookGenerator = Callable[[Any], list[ClassyHook]]
 
 _vissl_launch_distributed = distributed_launcher.launch_distributed
 _ENGINES_WITHOUT_TRAINING = ("extract_features", "extract_cluster")
-_PHASE_CHECKPOINT = re.compile(r"model_phase(\d+)\.torch")
 
 
 def replace_launch_distributed() -> None:
@@ -67,10 +66,10 @@ def launch_distributed(cfg: AttrDict, node_id: int, engine_name: str, hook_gener
     set_env_vars(local_rank=0, node_id=node_id, cfg=cfg)
     folder = get_checkpoint_folder(cfg)
     trains = engine_name not in _ENGINES_WITHOUT_TRAINING
-    if trains and is_training_finished(cfg, checkpoint_folder=folder):
+    if trains and not cfg.CHECKPOINT.OVERWRITE_EXISTING and is_finished(folder):
         logging.info(f"Training already succeeded on node: {node_id}, exiting.")
         return
-    checkpoint = _checkpoint_to_resume(cfg, folder) if trains else None
+    checkpoint = _checkpoint_to_resume(cfg, folder, first_node=node_id == 0) if trains else None
     weights = cfg.MODEL.WEIGHTS_INIT.PARAMS_FILE
     if checkpoint is None and weights and not g_pathmgr.exists(weights):
         raise FileNotFoundError(
@@ -94,25 +93,35 @@ def run_rank(local_rank: int, *arguments: Any) -> None:
     distributed_launcher._distributed_worker(local_rank, *arguments)
 
 
-def _checkpoint_to_resume(cfg: AttrDict, folder: str) -> str | None:
-    """The checkpoint that training goes on from, or None.
+def _checkpoint_to_resume(cfg: AttrDict, folder: str, first_node: bool) -> str | None:
+    """The checkpoint that training goes on from, or None; damaged ones are set aside by the first node.
 
-    VISSL takes any ``*.torch`` file for a checkpoint, looks for no ``model_phase*`` where checkpoints within an
-    epoch are asked for as well, and then names ``<folder>/None``, which it fails to read.
+    ``vissl/utils/checkpoint.py:503-612`` takes any ``*.torch`` file for a checkpoint and any ``model_final*`` for a
+    final one, looks for no ``model_phase*`` where checkpoints within an epoch are asked for as well, and opens none of
+    them.
+
+    Raises:
+        CheckpointError: If there are checkpoints, but none is whole.
     """
-    symlink = f"{folder}/checkpoint.torch"
-    if cfg.CHECKPOINT.USE_SYMLINK_CHECKPOINT_FOR_RESUME and g_pathmgr.exists(symlink):
-        return symlink
-    found = get_resume_checkpoint(cfg, checkpoint_folder=folder)
-    if found is None or PurePath(found).name != "None":
-        return found
-    phases = [int(match[1]) for match in map(_PHASE_CHECKPOINT.fullmatch, g_pathmgr.ls(folder)) if match]
-    if phases:
-        found = f"{folder}/model_phase{max(phases)}.torch"
-        logging.info(f"Resume from file: {found}")
-        return found
-    logging.info(f"No training checkpoint among the .torch files of {folder}; starting from the beginning")
-    return None
+    options = cfg.CHECKPOINT
+    link = Path(folder) / LINK_NAME
+    follows_link = options.USE_SYMLINK_CHECKPOINT_FOR_RESUME and (link.is_symlink() or link.exists())
+    if follows_link and damage(link.resolve()) is None:
+        return str(link)
+    if not options.AUTO_RESUME and not follows_link:
+        return None
+    found = checkpoint_to_resume(
+        folder,
+        final=not options.OVERWRITE_EXISTING,
+        # Where nobody asked for checkpoints within an epoch, stock VISSL leaves one when an output is not finite.
+        within_epochs=options.CHECKPOINT_ITER_FREQUENCY > 0 or "JOINT_SSL" in cfg,
+        nth=options.LATEST_CHECKPOINT_RESUME_FILE_NUM,
+        sets_aside=first_node,
+    )
+    logging.info(
+        f"No checkpoint in {folder}; starting from the beginning" if found is None else f"Resume from file: {found}"
+    )
+    return None if found is None else str(found)
 
 
 def _spawn_ranks(ranks: int, arguments: tuple) -> None:
