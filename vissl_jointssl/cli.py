@@ -20,6 +20,10 @@ VERBS = {
         "say what is wrong with scans, raw or prepared, and whether training may start",
     ),
     "train": ("vissl_jointssl.training.command", "run the stages of a recipe, skipping what is finished"),
+    "replay": (
+        "vissl_jointssl.plugin.replay_command",
+        "take the step again at which a training stopped, and find where a number was not finite first",
+    ),
     "evaluate": (
         "vissl_jointssl.evaluation.command",
         "train and test a task from several starts, side by side, into results.json",

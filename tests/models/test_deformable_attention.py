@@ -130,6 +130,16 @@ def test_entries_beyond_the_length_are_never_read() -> None:
     assert interpolate_sequence(sequence, positions, torch.tensor([3])).isfinite().all()
 
 
+def test_a_position_that_is_no_number_gives_none_and_breaks_nothing() -> None:
+    sequence = torch.randn(2, 1, 5, 3, requires_grad=True)
+    positions = torch.tensor([[[1.5, float("nan")]], [[0.5, 2.0]]])
+    read = interpolate_sequence(sequence, positions)
+    read.sum().backward()
+    assert read[0, 0, 1].isnan().all()
+    assert read[0, 0, 0].isfinite().all()
+    assert read[1].isfinite().all()
+
+
 def test_a_position_on_an_entry_still_feels_its_neighbour() -> None:
     sequence = torch.tensor([1.0, 4.0, 9.0]).reshape(1, 1, 3, 1)
     positions = torch.tensor([[[0.0, 1.0, 2.0, 5.0]]], requires_grad=True)

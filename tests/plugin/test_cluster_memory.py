@@ -187,3 +187,25 @@ def test_two_ranks_fill_one_memory_and_give_every_sample_the_clusters_of_one_ran
     for found in on_two_ranks(start):
         for name, value in found.items():
             np.testing.assert_allclose(value, wanted[name], atol=1e-6, err_msg=name)
+
+
+class _BrokenModel(Model):
+    """One sample's embedding is infinite, whatever is drawn."""
+
+    def forward(self, views: list[Tensor]) -> list[Tensor]:
+        (rows,) = super().forward(views)
+        bad = (rows == vectors()[0, 4]).all(dim=1) | (rows == vectors()[1, 4]).all(dim=1)
+        return [torch.where(bad[:, None], torch.inf, rows)]
+
+
+def test_an_embedding_that_is_not_finite_stops_every_rank_before_the_first_step(on_two_ranks: OnTwoRanks) -> None:
+    def said_on(rank: int) -> str:
+        task = task_of(_BrokenModel())
+        task.datasets["train"].data_objs = [object()]
+        with pytest.raises(FloatingPointError) as error:
+            fill_memory(task)
+        return str(error.value)
+
+    first, second = on_two_ranks(said_on)
+    assert first == second
+    assert first.startswith("embeddings of 1 samples are NaN or infinite before the first step: sample 4; look at them")

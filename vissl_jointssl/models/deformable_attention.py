@@ -56,7 +56,7 @@ def interpolate_sequence(sequence: Tensor, positions: Tensor, lengths: Tensor | 
         lengths = torch.full(sequence.shape[:1], sequence.shape[2], device=sequence.device)
     last = (lengths - 1)[:, None, None]  # (B, 1, 1)
     positions = positions.clamp(min=0).clamp(max=last.to(positions.dtype))
-    lower = positions.detach().floor().long().minimum((last - 1).clamp(min=0))
+    lower = positions.detach().floor().long().clamp(min=0).minimum((last - 1).clamp(min=0))
     upper = (lower + 1).minimum(last)
     width = sequence.shape[-1]
     before = sequence.gather(2, repeat(lower, "b g p -> b g p d", d=width))

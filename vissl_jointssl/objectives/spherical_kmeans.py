@@ -20,7 +20,8 @@ def spherical_kmeans(embeddings: Tensor, clusters: int, iterations: int, seed: i
     """Cluster unit vectors by their direction.
 
     Args:
-        embeddings: This rank's share, ``(n, D)``, of unit length; n may be 0. Computed in float32 or better.
+        embeddings: This rank's share, ``(n, D)``, of unit length; n may be 0. Computed in float32 or better. Any finite
+            rows give finite centroids.
         clusters: K.
         iterations: Rounds of assigning and moving; the assignments come from one more.
         seed: Draws the first centroids, the same on every rank.
@@ -33,6 +34,8 @@ def spherical_kmeans(embeddings: Tensor, clusters: int, iterations: int, seed: i
     """
     embeddings = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
     with torch.no_grad():
+        # Unit vectors stay as they are, having nothing above 1; sums of rows near the largest float would be infinite.
+        embeddings = embeddings / embeddings.abs().amax(dim=1, keepdim=True).clamp(min=1)
         first = draw_first_centroids(embeddings, clusters, seed)
         centroids = refine_centroids(embeddings, first, iterations)
         return centroids, nearest_centroids(embeddings, centroids)

@@ -20,6 +20,7 @@ from vissl_jointssl.models.attention_axis import (
 )
 from vissl_jointssl.models.slice_encoder import LEVEL_CHANNELS, PAPER_LEVELS
 from vissl_jointssl.plugin.collapse_limits import CollapseOptions
+from vissl_jointssl.plugin.number_limits import NumberOptions
 from vissl_jointssl.spelling import nearest
 
 STAGES = (1, 2, 3)
@@ -43,6 +44,7 @@ class RunOptions:
     allow_unrecorded_parent: bool = False  # e.g. a stock VISSL checkpoint, whose stage nobody wrote down
     micro_batches: int = 1  # parts that a batch goes through the model in; the step stays that of the whole batch
     collapse: Mapping[str, Any] = field(default_factory=dict)  # `CollapseOptions`: the monitor of stage 3
+    numbers: Mapping[str, Any] = field(default_factory=dict)  # `NumberOptions`: steps that may be skipped
 
     def faults(self) -> list[str]:
         """Everything wrong with these values, in words."""
@@ -57,7 +59,8 @@ class RunOptions:
             found.append(f"JOINT_SSL.FLAVOUR is {self.flavour!r}; known flavours: {FLAVOURS}")
         if self.micro_batches < 1:
             found.append(f"JOINT_SSL.MICRO_BATCHES is {self.micro_batches}; 1 takes the batch whole")
-        return found
+        _, number_faults = read_options(NumberOptions, self.numbers, "JOINT_SSL.NUMBERS")
+        return found + number_faults
 
 
 @dataclass(frozen=True)
@@ -117,14 +120,14 @@ class TrunkOptions:
         return found
 
 
-Options = TypeVar("Options", RunOptions, TrunkOptions, CollapseOptions)
+Options = TypeVar("Options", RunOptions, TrunkOptions, CollapseOptions, NumberOptions)
 
 
 def read_options(kind: type[Options], section: Mapping[str, Any], where: str) -> tuple[Options, list[str]]:
     """Build options from a section of the config.
 
     Args:
-        kind: `RunOptions`, `TrunkOptions` or `CollapseOptions`.
+        kind: `RunOptions`, `TrunkOptions`, `CollapseOptions` or `NumberOptions`.
         section: The mapping found there, keys in capitals.
         where: Its path below `config`, for the messages.
 

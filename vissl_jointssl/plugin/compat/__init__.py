@@ -69,6 +69,7 @@ def install() -> None:
             deepclusterv2,
             hooks,
             launching,
+            skipped_steps,
             swav_momentum,
             without_apex,
         )
@@ -86,6 +87,7 @@ def install() -> None:
         checkpoints.keep_the_cause_of_a_failed_resume()
         hooks.replace_gradient_clipping()
         hooks.replace_nan_output_check()
+        skipped_steps.replace_get_train_step()
         data_files.replace_get_data_files()
         launching.replace_launch_distributed()
         launching.preload_plugin_in_workers()

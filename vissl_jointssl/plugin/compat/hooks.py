@@ -1,14 +1,20 @@
-"""Two stock hooks that fail, or mislead, when they are needed."""
+"""Stock hooks that fail, or mislead, when they are needed."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
+from classy_vision.hooks import ClassyHook
 from classy_vision.tasks.classification_task import AmpType
 from torch import Tensor
 from vissl.hooks.grad_clip_hooks import GradClipHook
+from vissl.hooks.log_hooks import LogLossMetricsCheckpointHook
 from vissl.hooks.state_update_hooks import CheckNanModelOutputHook
 from vissl.trainer.train_task import SelfSupervisionTask
 from vissl.utils.env import get_machine_local_and_dist_rank
+
+from vissl_jointssl.checkpoints import save_atomically
 
 
 def replace_gradient_clipping() -> None:
@@ -29,14 +35,18 @@ def _clip_gradients(self: GradClipHook, task: SelfSupervisionTask) -> None:
 def replace_nan_output_check() -> None:
     """``vissl/hooks/state_update_hooks.py:153`` calls a method that its class does not have (fixed later upstream).
 
-    ``LogLossMetricsCheckpointHook`` comes earlier in the list and has saved model, input and output by then, so what
-    is left to do is to stop with a reason.
+    And ``vissl/hooks/log_hooks.py:321`` writes a checkpoint when an output is not finite (by design): the broken batch
+    is in BatchNorm's statistics by then, and a resume would take that file for good. No checkpoint is written there any
+    more; the input and output, for whoever looks for the cause, still are.
     """
+    LogLossMetricsCheckpointHook.on_forward = ClassyHook._noop
     CheckNanModelOutputHook.on_forward = _check_model_output
 
 
 def _check_model_output(self: CheckNanModelOutputHook, task: SelfSupervisionTask) -> None:
-    """Stop at the first output that is not finite.
+    """Save the batch and stop at the first output that is not finite.
+
+    Stages 1 to 3 have a hook of ours instead, which can skip a step (``plugin/hooks/finite_numbers.py``).
 
     Raises:
         FloatingPointError: If the model's output holds NaN or infinity.
@@ -46,6 +56,9 @@ def _check_model_output(self: CheckNanModelOutputHook, task: SelfSupervisionTask
     broken = [index for index, tensor in enumerate(tensors) if not torch.isfinite(tensor).all()]
     if broken:
         _, rank = get_machine_local_and_dist_rank()
+        folder = Path(task.checkpoint_folder)
+        save_atomically(output, folder / f"rank{rank}_model_output.pth")
+        save_atomically(task.last_batch.sample, folder / f"rank{rank}_input_sample.pth")
         raise FloatingPointError(
             f"the model's output {broken} is NaN or infinite at iteration {task.iteration} on rank {rank}; input and "
             f"output are in {task.checkpoint_folder} (rank{rank}_*.pth): look there, or lower the learning rate"

@@ -9,18 +9,20 @@ from pathlib import Path
 
 from classy_vision.hooks import ClassyHook
 from vissl.config import AttrDict
-from vissl.hooks import default_hook_generator
+from vissl.hooks import CheckNanLossHook, CheckNanModelOutputHook, default_hook_generator
 from vissl.utils.checkpoint import get_checkpoint_folder
 
 from vissl_jointssl.checkpoints import StageRecord
 from vissl_jointssl.plugin.collapse_limits import CollapseOptions
 from vissl_jointssl.plugin.hooks.cluster_memory import InterClusterMemoryHook
 from vissl_jointssl.plugin.hooks.collapse_monitor import CollapseMonitorHook
+from vissl_jointssl.plugin.hooks.finite_numbers import FiniteNumbersHook
 from vissl_jointssl.plugin.hooks.inter_prototypes import InterPrototypesHook
 from vissl_jointssl.plugin.hooks.masked_baselines import MaskedBaselinesHook
 from vissl_jointssl.plugin.hooks.measure_log import MeasureLog
 from vissl_jointssl.plugin.hooks.progress import ProgressHook
 from vissl_jointssl.plugin.hooks.staged_training import StagedTrainingHook
+from vissl_jointssl.plugin.number_limits import NumberOptions
 from vissl_jointssl.plugin.options import read_options
 from vissl_jointssl.run_signs import COLLAPSE_FILE, MASKED_BASELINES_FILE
 
@@ -30,6 +32,7 @@ CLUSTERING_LOSSES = ("inter_swav_loss", "inter_deepclusterv2_loss")  # of volume
 def hook_generator(cfg: AttrDict) -> list[ClassyHook]:
     """VISSL's default hooks, and ours in front: what ours change must be in the checkpoint that theirs write."""
     hooks: list[ClassyHook] = []
+    stock = default_hook_generator(cfg)
     if cfg.LOSS.name == "inter_swav_loss":
         hooks.append(InterPrototypesHook())
     if cfg.LOSS.name == "inter_deepclusterv2_loss":
@@ -39,7 +42,14 @@ def hook_generator(cfg: AttrDict) -> list[ClassyHook]:
             parent = cfg.MODEL.WEIGHTS_INIT.PARAMS_FILE
             record = StageRecord.from_dict(cfg.JOINT_SSL.RECORD)
             hooks.append(StagedTrainingHook(record, Path(parent) if parent else None))
-        progress = ProgressHook(Path(get_checkpoint_folder(cfg)))
+        folder = Path(get_checkpoint_folder(cfg))
+        progress = ProgressHook(folder)
+        if cfg.JOINT_SSL.get("STAGE") is not None:
+            numbers, _ = read_options(NumberOptions, cfg.JOINT_SSL.get("NUMBERS") or {}, "JOINT_SSL.NUMBERS")
+            # First: what it undoes and skips, no other hook should have built upon.
+            hooks.insert(0, FiniteNumbersHook(numbers, folder, progress))
+            # One rank alone would stop in these, at the first time, while the others wait for it.
+            stock = [hook for hook in stock if not isinstance(hook, CheckNanLossHook | CheckNanModelOutputHook)]
         if cfg.LOSS.name == "masked_embedding_loss":
             hooks.append(MaskedBaselinesHook(MeasureLog(cfg, MASKED_BASELINES_FILE, "MaskedBaselines"), progress))
         if cfg.LOSS.name in CLUSTERING_LOSSES:
@@ -47,4 +57,4 @@ def hook_generator(cfg: AttrDict) -> list[ClassyHook]:
             log = MeasureLog(cfg, COLLAPSE_FILE, "Collapse")
             hooks.append(CollapseMonitorHook(options, cfg.LOSS.name, log, progress))
         hooks.append(progress)
-    return hooks + default_hook_generator(cfg)
+    return hooks + stock

@@ -19,6 +19,7 @@ from vissl.data import build_dataloader
 from vissl_jointssl.objectives.over_ranks import rank_and_world
 from vissl_jointssl.plugin.inter_deepclusterv2_loss import InterDeepClusterV2Loss
 from vissl_jointssl.plugin.micro_batches import buffers_kept, random_state, replayed
+from vissl_jointssl.plugin.sample_names import sample_names, shown
 
 
 class InterClusterMemoryHook(ClassyHook):
@@ -82,6 +83,9 @@ def fill_memory(task: Any) -> None:
 
     Nothing that training goes on with shows that this happened: no gradient, BatchNorm's statistics and the state of
     the random generators as before.
+
+    Raises:
+        FloatingPointError: If an embedding is NaN or infinite; on all ranks, because all know all samples by then.
     """
     loss: InterDeepClusterV2Loss = task.loss
     device = task.device
@@ -107,6 +111,13 @@ def fill_memory(task: Any) -> None:
             embeddings = task.model(views)[0].float()
             loss.remember(torch.nn.functional.normalize(embeddings, dim=1), batch["data_idx"][0].to(device))
     loss.memory.exchange()
+    broken = (~loss.memory.embeddings.isfinite().all(dim=2).all(dim=0)).nonzero().flatten().tolist()
+    if broken:
+        raise FloatingPointError(
+            f"embeddings of {len(broken)} samples are NaN or infinite before the first step: "
+            f"{shown(sample_names(task.datasets['train'], broken))}; look at them with `jointssl doctor`, or "
+            "start from other weights"
+        )
 
 
 class WholeSet(Sampler[int]):
