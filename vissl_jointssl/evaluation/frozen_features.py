@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,14 +46,16 @@ def frozen_features(
 
     Returns:
         `(samples, width)`, float32.
+
+    Raises:
+        ValueError: If the kept features cannot be read.
     """
     path = job.folder / f"features_{split}_{_digest(job, inputs, facts)}.npy"
     for other in job.folder.glob(f"features_{split}_*.npy"):
         if other != path:
             other.unlink()
     if path.is_file():
-        kept: np.ndarray = np.load(path)
-        return kept
+        return _kept(path)
     found = [np.zeros((0, width), np.float32)]
     done = 0
     for volumes, _ in batches(inputs, range(len(inputs)), batch_size, workers):
@@ -63,6 +66,14 @@ def frozen_features(
     with replaced_at_once(path) as stream:
         np.save(stream, features)
     return features
+
+
+def _kept(path: Path) -> np.ndarray:
+    try:
+        kept: np.ndarray = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path}: not the features of an earlier run ({error}); delete it") from error
+    return kept
 
 
 def _digest(job: Job, inputs: LabelledInputs, facts: Sequence[Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vissl_jointssl.checkpoints import save_atomically
+from vissl_jointssl.checkpoints import CheckpointError, save_atomically
 
 STATE_FILE = "state.pt"
 
@@ -41,12 +42,13 @@ def fit(
         The loss of every epoch, those of earlier processes included.
 
     Raises:
+        CheckpointError: If the state on disk cannot be read.
         FloatingPointError: If a loss is not finite; the state of the last good epoch stays.
     """
     losses: list[float] = []
     path = folder / STATE_FILE
     if path.is_file():
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = _read_state(path)
         losses = list(state["losses"])
         for name, part in parts.items():
             part.load_state_dict(state["parts"][name])
@@ -62,6 +64,18 @@ def fit(
         save_atomically({"losses": losses, "parts": {name: part.state_dict() for name, part in parts.items()}}, path)
     progress("epoch", epochs, epochs)
     return tuple(losses)
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    """Only tensors and plain containers are unpickled: a run's folder may come from elsewhere."""
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = (str(error).splitlines() or ["it ends too early"])[0]
+        raise CheckpointError(
+            f"{path}: not the state of a run that was killed ({reason}); delete it, and the run begins anew"
+        ) from error
+    return state
 
 
 def seed_everything(*parts: int) -> int:

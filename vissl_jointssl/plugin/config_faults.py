@@ -1,7 +1,8 @@
-"""What can be wrong with a config's keys, before anything is opened or built."""
+"""What can be wrong with a config's keys and names, before anything is opened or built."""
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -12,15 +13,20 @@ import vissl.config
 from omegaconf import DictConfig, OmegaConf
 from vissl.config import AttrDict
 
+from vissl_jointssl.plugin.collapse_limits import CollapseOptions
 from vissl_jointssl.plugin.inter_deepclusterv2_loss import InterDeepClusterV2Loss
 from vissl_jointssl.plugin.inter_swav_loss import InterSwAVLoss
 from vissl_jointssl.plugin.masked_embedding_loss import MaskedEmbeddingLoss
+from vissl_jointssl.plugin.options import RunOptions, TrunkOptions, read_options
+from vissl_jointssl.plugin.registry_faults import registry_faults, schedule_parameters
+from vissl_jointssl.plugin.unsafe_values import unsafe_values
 from vissl_jointssl.plugin.volume_views import read_view_recipe
 from vissl_jointssl.spelling import nearest
 
 OUR_SOURCES = {"volume_dataset", "slice_dataset"}
 VIEW_TRANSFORMS = {"volume_views", "volume_centre_view"}
 TRUNK_SECTION = "MODEL.TRUNK.JOINT_SSL"
+UNREAD = "is read by nothing"
 OUR_LOSSES: dict[str, type] = {
     "inter_deepclusterv2_loss": InterDeepClusterV2Loss,
     "inter_swav_loss": InterSwAVLoss,
@@ -48,26 +54,33 @@ class ConfigError(ValueError):
 
 
 def key_faults(cfg: AttrDict) -> list[str]:
-    """Every key that nothing reads, in VISSL's sections and in ours, with the nearest that something does."""
+    """Every key that nothing reads and every name that nothing has, in VISSL's sections and in ours.
+
+    Each with the nearest that is read, or exists. Those of our own two sections are `read_options`'.
+    """
     unknown = [
         f"config.{path} is read by nothing{nearest(key, known)}"
-        for path, key, known in unknown_keys(cfg, _vissl_defaults())
+        for path, key, known in unknown_keys(cfg, _known_keys(cfg))
     ]
-    return [*unknown, *_loss_faults(cfg), *_view_faults(cfg)]
+    return [*unknown, *_loss_faults(cfg), *registry_faults(cfg), *_view_faults(cfg), *unsafe_values(cfg)]
 
 
 def refuse_missing_values(composed: DictConfig) -> None:
-    """Stop before VISSL takes its own defaults for what only the user can say, such as `.` for the run's folder.
+    """Stop before VISSL takes its own defaults for what is missing or misspelt, or looks for what is not there.
 
-    Our YAMLs mark these keys with `???`; merged over a default of VISSL's, the mark is lost.
+    Our YAMLs mark what only the user can say, such as the run's folder, with `???`; merged over a default of VISSL's,
+    the mark is lost. And VISSL's inference, which comes next, reads keys of transforms and heads without asking.
 
     Raises:
         ConfigError: Naming every such key.
     """
     config = composed.config
     if "JOINT_SSL" not in config:
+        misspelt = difflib.get_close_matches("JOINT_SSL", [str(key) for key in config], n=1)
+        if misspelt:  # without the section this would be a stock run, which nothing of ours checks
+            raise ConfigError([f"config.{misspelt[0]} is read by nothing; did you mean JOINT_SSL?"])
         return
-    missing = []
+    missing = misspelt_keys(AttrDict(OmegaConf.to_container(config, resolve=True)))
     if config.CHECKPOINT.DIR in (".", ""):
         missing.append("config.CHECKPOINT.DIR is not set; give a folder of the run's own")
     for split in ("TRAIN", "TEST") if config.TEST_MODEL else ("TRAIN",):
@@ -83,6 +96,15 @@ def refuse_missing_values(composed: DictConfig) -> None:
         )
     if missing:
         raise ConfigError(missing)
+
+
+def misspelt_keys(cfg: AttrDict) -> list[str]:
+    """Every key and name of a config, in any section, that nothing reads or has; no file is opened for it."""
+    run, faults = read_options(RunOptions, cfg.JOINT_SSL, "JOINT_SSL")
+    faults += read_options(TrunkOptions, cfg.MODEL.TRUNK.get("JOINT_SSL", {}), TRUNK_SECTION)[1]
+    faults += read_options(CollapseOptions, run.collapse, "JOINT_SSL.COLLAPSE")[1]
+    keys = [fault for fault in faults if UNREAD in fault]
+    return [*key_faults(cfg), *keys]
 
 
 def unknown_keys(
@@ -116,13 +138,32 @@ def _view_faults(cfg: AttrDict) -> list[str]:
     faults = []
     for split in ("TRAIN", "TEST"):
         for transform in cfg.DATA[split].TRANSFORMS:
-            if transform["name"] in VIEW_TRANSFORMS:
-                arguments = {key: value for key, value in transform.items() if key not in ("name", "total_num_crops")}
-                try:
-                    read_view_recipe(arguments)
-                except ValueError as error:
-                    faults.append(f"DATA.{split}.TRANSFORMS, {transform['name']}: {error}")
+            name = transform.get("name")
+            if name not in VIEW_TRANSFORMS:
+                continue
+            arguments = {key: value for key, value in transform.items() if key != "name"}
+            where = f"DATA.{split}.TRANSFORMS, {name}"
+            if name == "volume_views" and arguments.pop("total_num_crops", None) is None:
+                close = difflib.get_close_matches("total_num_crops", arguments, n=1, cutoff=0.8)
+                hint = f"{close[0]!r} is read by nothing; did you mean" if close else "how many views of a volume:"
+                faults.append(f"{where}: {hint} total_num_crops?")
+                arguments = {key: value for key, value in arguments.items() if key not in close}
+            try:
+                read_view_recipe(arguments)
+            except ValueError as error:
+                faults.append(f"{where}: {error}")
     return faults
+
+
+def _known_keys(cfg: AttrDict) -> dict[str, Any]:
+    """VISSL's defaults, and what each schedule that is named reads beside them."""
+    known = _vissl_defaults()
+    schedules = {
+        group: section | dict.fromkeys(schedule_parameters(cfg.OPTIMIZER.param_schedulers[group].get("name", "")))
+        for group, section in known["OPTIMIZER"]["param_schedulers"].items()
+        if group in cfg.OPTIMIZER.param_schedulers
+    }
+    return {**known, "OPTIMIZER": {**known["OPTIMIZER"], "param_schedulers": schedules}}
 
 
 @cache
