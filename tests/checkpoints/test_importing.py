@@ -120,9 +120,9 @@ def test_what_is_written_is_a_parent_for_stages_2_and_3_when_allowed(
     assert parent.record is None
     assert len(parent.trunk) == 318
     child = StageRecord(stage=2, flavour="swav", slice_embedding_width=2048, embedding_width=640)
-    hand_over(parent, child, allow_unrecorded=True)
+    hand_over(parent, child, list(parent.trunk), allow_unrecorded=True)
     with pytest.raises(CheckpointError, match="no stage record"):
-        hand_over(parent, child)
+        hand_over(parent, child, list(parent.trunk))
 
 
 def test_a_file_with_two_networks_asks_which(weights: dict[str, Tensor], tmp_path: Path) -> None:

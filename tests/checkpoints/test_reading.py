@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import pickle
@@ -154,6 +155,58 @@ def test_a_record_with_foreign_keys_names_the_version_that_wrote_it(write_checkp
 def test_a_record_with_a_wrong_type_is_refused(write_checkpoint: Callable[..., Path]) -> None:
     path = write_checkpoint(record={"stage": "two", "flavour": "swav"})
     with pytest.raises(CheckpointError, match="stage='two', flavour='swav'; expected an integer and a string"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("change", [{"levels": 5}, {"volume_encoder": [1]}, {"levels": "res5"}])
+def test_a_record_whose_parts_have_a_wrong_type_is_refused(
+    write_checkpoint: Callable[..., Path], record: StageRecord, change: dict[str, object]
+) -> None:
+    path = write_checkpoint(record={**record.to_dict(), **change})
+    with pytest.raises(CheckpointError, match=r"phase9\.torch: the stage record says levels=.* expected a list and a"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("trunk", [{3: torch.ones(1)}, {"conv1.weight": "text"}, {"a": torch.ones(1), "b": None}])
+def test_weights_that_are_no_named_tensors_are_refused(write_checkpoint: Callable[..., Path], trunk: dict) -> None:
+    with pytest.raises(CheckpointError, match=r"among its weights is .* of type .*, expected names of tensors"):
+        read_checkpoint(write_checkpoint(trunk=trunk))
+
+
+def test_a_record_whose_keys_are_no_names_is_refused(write_checkpoint: Callable[..., Path]) -> None:
+    with pytest.raises(CheckpointError, match=r"unknown keys \['3', 'colour'\]"):
+        read_checkpoint(write_checkpoint(record={"stage": 2, "flavour": "swav", 3: 1, "colour": "red"}))
+
+
+def test_a_sound_archive_around_a_pickle_that_nobody_wrote_is_refused(write_checkpoint: Callable[..., Path]) -> None:
+    # one opcode each that PyTorch's reader answers with an error of another kind: KeyError, IndexError, ...
+    for pickled in (b"\x80\x02h\x05.", b"\x80\x02a.", b"\x80\x02N]s.", b"\x80\x02K\x01Q.", b"\x80\x02G\x00.", b""):
+        path = write_checkpoint()
+        with zipfile.ZipFile(path) as archive:
+            parts = {name: archive.read(name) for name in archive.namelist()}
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, part in parts.items():
+                archive.writestr(name, pickled if name.endswith("data.pkl") else part)
+        with pytest.raises(CheckpointError, match=r"phase9\.torch: the file is damaged \(it is no whole archive"):
+            read_checkpoint(path)
+
+
+def test_a_flipped_end_is_damage_and_no_error_of_zipfile(write_checkpoint: Callable[..., Path]) -> None:
+    path = write_checkpoint()
+    whole = path.read_bytes()
+    for place in range(len(whole) - 98, len(whole)):
+        for flip in (0x01, 0x80, 0xFF):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ flip]) + whole[place + 1 :])
+            with contextlib.suppress(CheckpointError):  # anything else fails the test
+                assert read_checkpoint(path).iteration == 40
+
+
+def test_the_hash_beside_a_file_is_heeded(write_checkpoint: Callable[..., Path]) -> None:
+    path = write_checkpoint()
+    path.with_name(f"{path.name}.sha256").write_text(f"{sha256(path)}  {path.name}\n")
+    assert read_checkpoint(path).iteration == 40
+    path.write_bytes(write_checkpoint("other.torch", iteration=41).read_bytes())
+    with pytest.raises(CheckpointError, match=r"the file is damaged \(its SHA-256 is not the one in .*; copy it again"):
         read_checkpoint(path)
 
 

@@ -104,6 +104,29 @@ def test_missing_columns_are_named_all_at_once_with_what_looks_like_them(tmp_pat
     assert len(error.value.faults) == 2
 
 
+@pytest.mark.parametrize("found", ["boxes_pth", "Boxes_Path", " boxes_path", "box_path", "grids_path"])
+def test_an_optional_column_that_is_misspelt_does_not_cost_what_is_in_it(tmp_path, make_entry, found):
+    write_manifest(tmp_path / "manifest.csv", [make_entry(tmp_path)])
+    meant = "grid_path" if "grid" in found else "boxes_path"
+    text = (tmp_path / "manifest.csv").read_text()
+    (tmp_path / "manifest.csv").write_text(text.replace(meant, found, 1))
+    with pytest.raises(ManifestError, match=f"column '{found}' is not known; did you mean {meant}\\?"):
+        read_manifest(tmp_path)
+
+
+def test_columns_of_the_users_own_are_let_be(tmp_path, make_entry):
+    entry = make_entry(tmp_path)
+    write_manifest(tmp_path / "manifest.csv", [entry])
+    header, row = (tmp_path / "manifest.csv").read_text().splitlines()
+    shorter = header.removesuffix(",boxes_path,grid_path"), row.removesuffix(",,")
+    assert shorter[0] != header  # as the first manifests are
+    for own in ("boxes_count", "scanner", "image_path", "lungs_path", "age"):
+        (tmp_path / "manifest.csv").write_text(f"{shorter[0]},{own}\n{shorter[1]},7\n")
+        assert read_manifest(tmp_path).entries == (entry,)
+    (tmp_path / "manifest.csv").write_text(f"{header},boxes_pth\n{row},7\n")  # the true one is there as well
+    assert read_manifest(tmp_path).entries == (entry,)
+
+
 @pytest.mark.parametrize(
     ("column", "value", "message"),
     [

@@ -75,6 +75,27 @@ def test_two_ranks_exchange_what_each_has_seen(on_two_ranks: Callable[[Callable[
     np.testing.assert_array_equal(np.concatenate([rank[3] for rank in ranks]), whole[0])
 
 
+def test_what_was_seen_last_stays_however_often_ranks_exchange(
+    on_two_ranks: Callable[[Callable[[int], object]], list],
+) -> None:
+    # rank 0 sees sample 0 first and sample 2 last, rank 1 the other way round
+    steps = [([0], [2]), ([1], [3]), ([2], [0])]
+
+    def marks(exchanged_after: set[int]) -> Callable[[int], list[float]]:
+        def fill(rank: int) -> list[float]:
+            memory = EmbeddingMemory(1, 4, 1)
+            for step, seen in enumerate(steps):
+                memory.update(torch.tensor(seen[rank]), torch.full((1, 1, 1), 10.0 * step + rank))
+                if step in exchanged_after:
+                    memory.exchange()
+            return memory.embeddings.flatten().tolist()
+
+        return fill
+
+    for exchanged_after in ({2}, {0, 2}, {0, 1, 2}):
+        assert on_two_ranks(marks(exchanged_after)) == [[21.0, 10.0, 20.0, 11.0]] * 2
+
+
 def test_a_sample_that_only_one_rank_knows_is_known_to_both_and_no_other(
     on_two_ranks: Callable[[Callable[[int], object]], list],
 ) -> None:

@@ -6,7 +6,9 @@ import importlib.util
 import io
 import logging
 import multiprocessing
+import os
 import pickle
+import signal
 import sys
 import time
 from importlib import metadata
@@ -38,7 +40,8 @@ from vissl.utils import distributed_launcher
 from vissl.utils.cluster_utils import ClusterAssignment, ClusterAssignmentLoader
 
 from vissl_jointssl.checkpoints import CheckpointError
-from vissl_jointssl.plugin.compat import checkpoints, data_files, launching, swav_momentum, without_apex
+from vissl_jointssl.plugin.compat import checkpoints, data_files, launching, ranks, swav_momentum, without_apex
+from vissl_jointssl.run_signs import STOP_PIPE
 
 # --- installing
 
@@ -693,6 +696,26 @@ def test_interrupts_and_errors_reach_the_caller(run_config, launched, monkeypatc
     assert "--- Logging error ---" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("engine", "ours", "listens"), [("train", True, True), ("train", False, False), ("extract_features", True, False)]
+)
+def test_a_training_of_ours_listens_to_signals_and_nothing_else_does(
+    run_config, launched, monkeypatch, engine, ours, listens
+):
+    if ours:
+        run_config["JOINT_SSL"] = AttrDict({})
+    before, during = signal.getsignal(signal.SIGUSR1), []
+    worker = "_distributed_worker"
+    monkeypatch.setattr(distributed_launcher, worker, lambda *_: during.append(signal.getsignal(signal.SIGUSR1)))
+    relay, into = os.pipe()
+    monkeypatch.setenv(STOP_PIPE, str(relay))
+    _launch(run_config, engine)
+    assert (during != [before]) == listens
+    assert signal.getsignal(signal.SIGUSR1) == before
+    assert STOP_PIPE not in os.environ  # no process started from here has that pipe
+    os.close(into)
+
+
 def test_a_finished_training_is_not_run_again_but_features_are_extracted_beside_it(run_config, launched, tmp_path):
     (tmp_path / "run").mkdir()
     torch.save({}, tmp_path / "run/model_final_checkpoint_phase1.torch")
@@ -744,7 +767,7 @@ def test_missing_weights_are_named_before_any_rank_starts(run_config, launched):
 
 
 def test_what_a_spawned_rank_unpickles_first_lives_in_the_plugin():
-    assert b"vissl_jointssl.plugin" in pickle.dumps(launching.run_rank)
+    assert b"vissl_jointssl.plugin" in pickle.dumps(ranks.run_rank)
     assert "vissl_jointssl.plugin" in multiprocessing.forkserver._forkserver._preload_modules
     assert vissl_jointssl.plugin.__name__ == "vissl_jointssl.plugin"
 

@@ -184,7 +184,7 @@ class _Head(nn.Module):
 
 def test_prototypes_are_unit_vectors_from_the_start_and_after_every_update() -> None:
     head = _Head()
-    task = SimpleNamespace(model=SimpleNamespace(heads=[head]), loss=SimpleNamespace())
+    task = SimpleNamespace(model=SimpleNamespace(heads=[head]), loss=SimpleNamespace(), checkpoint=None)
     hook = InterPrototypesHook()
     hook.on_start(task)
     torch.testing.assert_close(head.prototypes0.weight.norm(dim=1), torch.ones(PROTOTYPES))

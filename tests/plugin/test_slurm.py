@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import pickle
+import signal
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ import pytest
 import submitit
 
 from vissl_jointssl.plugin import launch, slurm
+from vissl_jointssl.plugin.stop_signals import Stopped
 
 # isort: split
 from vissl.config import AttrDict
@@ -59,6 +61,26 @@ def test_a_node_meets_the_first_one_and_runs_the_engine_with_our_hooks(config, n
     assert (call["cfg"].DISTRIBUTED.INIT_METHOD, call["cfg"].DISTRIBUTED.RUN_ID) == ("tcp", "node-a:40050")
     assert call["hook_generator"] is launch.hook_generator
     assert launch.hook_generator.__module__.startswith("vissl_jointssl.")
+
+
+@pytest.mark.parametrize(
+    ("number", "queued"), [(signal.SIGUSR2, True), (signal.SIGTERM, False)], ids=["preempted", "asked to stop"]
+)
+def test_a_run_that_stopped_hands_the_signal_on_to_submitit(config, node_1, monkeypatch, number, queued):
+    def stop(*arguments, **options):
+        raise Stopped(number, "after step 3")
+
+    heard = []
+    monkeypatch.setattr(launch, "launch_on_this_node", stop)
+    before = {one: signal.signal(one, lambda *_: heard.append("queue")) for one in (signal.SIGUSR2,)}
+    before[signal.SIGTERM] = signal.signal(signal.SIGTERM, lambda *_: heard.append("bypass"))
+    try:
+        with pytest.raises(Stopped, match="75"):
+            slurm.ResumableJob(engine_name="train", config=config)()
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+    assert heard == (["queue"] if queued else ["bypass"])
 
 
 def test_a_preempted_job_is_queued_again_as_the_same_job(config):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from vissl_jointssl.evaluation.initialisation import read_initialisation
 from vissl_jointssl.export.account import ExportError
 from vissl_jointssl.export.torchvision import export_torchvision
 from vissl_jointssl.plugin.config import prepare
+from vissl_jointssl.plugin.config_faults import ConfigError
 from vissl_jointssl.plugin.launch import compose
 
 # isort: split
@@ -116,7 +118,27 @@ def test_a_trunk_under_another_name_is_not_handed_over(write: Callable[[dict[str
     torch.save(content, path)
     child = StageRecord(2, "swav", levels=("res5",), slice_embedding_width=2048, embedding_width=640)
     with pytest.raises(CheckpointError, match=r"its trunk has no weights called _feature_blocks\.\*"):
-        hand_over(read_checkpoint(path), child)
+        hand_over(read_checkpoint(path), child, [TRUNK + name for name in _zeros("resnet50")])
+
+
+@pytest.mark.parametrize(
+    ("kept", "words"),
+    [(1, r"lacks 264 of the 265 weights called _feature_blocks\.\*, first _feature_blocks\.bn1\.weight"), (265, "")],
+)
+def test_a_stage_does_not_start_from_a_part_of_f_intra(
+    kept: int, words: str, write: Callable[[dict[str, Tensor]], Path], tiny_manifest: Path, tmp_path: Path
+) -> None:
+    weights = {name: value for name, value in _zeros("resnet50").items() if not name.endswith("num_batches_tracked")}
+    path = write(dict(list(weights.items())[:kept]))
+    overrides = ["config=jointssl/stage2_swav", f"config.CHECKPOINT.DIR='{tmp_path}'"]
+    overrides += [
+        f"config.DATA.TRAIN.DATA_PATHS=['{tiny_manifest}']",
+        f"config.MODEL.WEIGHTS_INIT.PARAMS_FILE='{path}'",
+    ]
+    overrides += ["config.DATA.TRAIN.BATCHSIZE_PER_REPLICA=2", "config.DISTRIBUTED.NUM_PROC_PER_NODE=1"]
+    _, config = convert_to_attrdict(compose(overrides), dump_config=False)
+    with pytest.raises(ConfigError, match=words) if words else contextlib.nullcontext():
+        prepare(config)
 
 
 @pytest.fixture(scope="module")

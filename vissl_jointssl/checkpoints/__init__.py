@@ -11,12 +11,14 @@ from vissl_jointssl.checkpoints.finding import is_finished, newest_checkpoint
 from vissl_jointssl.checkpoints.handing_over import hand_over
 from vissl_jointssl.checkpoints.integrity import damage
 from vissl_jointssl.checkpoints.keeping import checkpoint_to_resume
+from vissl_jointssl.checkpoints.loading import DamagedFileError, first_line, load_plain
 from vissl_jointssl.checkpoints.reading import (
     RECORD_HOOK,
     SLICE_ENCODER_PREFIX,
     SLICE_PROJECTION,
     VOLUME_ENCODER_PREFIX,
     Checkpoint,
+    load_content,
     read_checkpoint,
     sha256,
 )
@@ -38,11 +40,15 @@ __all__ = [
     "Checkpoint",
     "CheckpointError",
     "CheckpointWriteError",
+    "DamagedFileError",
     "StageRecord",
     "checkpoint_to_resume",
     "damage",
+    "first_line",
     "hand_over",
     "is_finished",
+    "load_content",
+    "load_plain",
     "newest_checkpoint",
     "point_link",
     "read_checkpoint",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from torch import Tensor
 
 from vissl_jointssl.checkpoints.reading import (
+    COUNTER,
     SLICE_ENCODER_PREFIX,
     SLICE_PROJECTION,
     VOLUME_ENCODER_PREFIX,
@@ -17,12 +18,14 @@ from vissl_jointssl.checkpoints.record import CheckpointError, StageRecord
 
 logger = logging.getLogger(__name__)
 
+JOINT_PREFIXES = (SLICE_PROJECTION.removesuffix("weight"), VOLUME_ENCODER_PREFIX)  # what stage 2 adds to f_intra
 SIZES = ("levels", "slice_embedding_width", "embedding_width", "volume_encoder")  # a parent and child share these
 
 
 def hand_over(
     parent: Checkpoint,
     child: StageRecord,
+    names: Collection[str],
     *,
     skip_stage_2: bool = False,
     mixed_flavours: bool = False,
@@ -33,6 +36,8 @@ def hand_over(
     Args:
         parent: The checkpoint to start from.
         child: The stage about to start, 2 or 3, with its flavour and sizes.
+        names: Of every weight and buffer in the trunk of that stage. Those of the networks that the parent trained must
+            be in it, all of them: a part that is not would train on from noise.
         skip_stage_2: The ablation without mask prediction (Table 6): stage 3 starts from stage 1.
         mixed_flavours: Accept a parent of the other flavour.
         allow_unrecorded: Accept a checkpoint without our record, such as one of stock VISSL; its weights are still
@@ -55,7 +60,7 @@ def hand_over(
             f"it has no stage record, so it cannot be told from which stage it comes (needed: stage {needed}); "
             "train that stage with vissl_jointssl, or allow an unrecorded parent if you know what it is"
         )
-    faults += _weight_faults(parent.trunk, child, needed)
+    faults += _absent_weights(parent.trunk, names, needed) + _wrong_projection(parent.trunk, child)
     if faults:
         listed = "".join(f"\n  - {fault}" for fault in faults)
         raise CheckpointError(f"{parent.path} cannot be handed over to stage {stage}:{listed}")
@@ -87,18 +92,27 @@ def _record_faults(record: StageRecord, child: StageRecord, needed: int, mixed_f
     return faults
 
 
-def _weight_faults(trunk: Mapping[str, Tensor], child: StageRecord, needed: int) -> list[str]:
+def _absent_weights(trunk: Mapping[str, Tensor], names: Collection[str], needed: int) -> list[str]:
     """The record is a claim; the weights are what will be loaded."""
-    prefixes = (SLICE_ENCODER_PREFIX,) if needed == 1 else (SLICE_ENCODER_PREFIX, VOLUME_ENCODER_PREFIX)
-    faults = [
-        f"its trunk has no weights called {prefix}*; pass the last checkpoint of stage {needed}"
-        for prefix in prefixes
-        if not any(name.startswith(prefix) for name in trunk)
-    ]
-    weight, projection = trunk.get(SLICE_PROJECTION), (child.embedding_width, child.slice_embedding_width)
-    if weight is not None and tuple(weight.shape) != projection:
-        faults.append(
-            f"its {SLICE_PROJECTION} is {tuple(weight.shape)}, this stage's is (D, E) = {projection}; "
-            "use one value in the configs of both stages"
-        )
+    faults = []
+    for prefix in (SLICE_ENCODER_PREFIX,) if needed == 1 else (SLICE_ENCODER_PREFIX, *JOINT_PREFIXES):
+        wanted = [name for name in names if name.startswith(prefix) and not name.endswith(COUNTER)]
+        absent = [name for name in wanted if name not in trunk]
+        if absent and len(absent) == len(wanted):
+            faults.append(f"its trunk has no weights called {prefix}*; pass the last checkpoint of stage {needed}")
+        elif absent:
+            faults.append(
+                f"its trunk lacks {len(absent)} of the {len(wanted)} weights called {prefix}*, first {absent[0]}; "
+                f"pass a whole checkpoint of stage {needed}, of the same network"
+            )
     return faults
+
+
+def _wrong_projection(trunk: Mapping[str, Tensor], child: StageRecord) -> list[str]:
+    weight, projection = trunk.get(SLICE_PROJECTION), (child.embedding_width, child.slice_embedding_width)
+    if weight is None or tuple(weight.shape) == projection:
+        return []
+    return [
+        f"its {SLICE_PROJECTION} is {tuple(weight.shape)}, this stage's is (D, E) = {projection}; "
+        "use one value in the configs of both stages"
+    ]

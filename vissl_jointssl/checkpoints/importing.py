@@ -19,13 +19,13 @@ import torch
 from torch import Tensor
 from torchvision.models import resnet50
 
-from vissl_jointssl.checkpoints.reading import SLICE_ENCODER_PREFIX
+from vissl_jointssl.checkpoints.loading import DamagedFileError, load_plain
+from vissl_jointssl.checkpoints.reading import COUNTER, SLICE_ENCODER_PREFIX
 from vissl_jointssl.checkpoints.record import CheckpointError
 from vissl_jointssl.checkpoints.writing import save_atomically
 
 SUFFIXES = (".pth", ".pt", ".torch", ".tar", ".safetensors")
 CLASSIFIER = "fc."
-COUNTER = "num_batches_tracked"  # BatchNorm's; old files lack it, and VISSL does not take it over
 MOMENTUM_COPY = "encoder_k."  # MoCo's slowly moving copy of `encoder_q.`, which is the network that was trained
 _FIRST, _LAST = "conv1.weight", "layer4.2.conv3.weight"
 
@@ -141,15 +141,14 @@ def load_weights(path: Path) -> Any:
     if path.suffix == ".safetensors":
         return _load_safetensors(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return load_plain(path)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path}: refused, because it is damaged or holds more than tensors and plain containers, which could run "
             "code; save its state_dict() alone, where you trust it, and import that"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = (str(error).splitlines() or ["it ends too early"])[0]
-        raise CheckpointError(f"{path}: cannot be read as PyTorch weights ({reason}); copy it again") from error
+    except DamagedFileError as error:
+        raise CheckpointError(f"{path}: cannot be read as PyTorch weights ({error}); copy it again") from error
 
 
 def _load_safetensors(path: Path) -> dict[str, Tensor]:

@@ -6,29 +6,15 @@ import errno
 import hashlib
 import pickle
 import re
-import struct
 import zipfile
-import zlib
 from io import BufferedReader
 from pathlib import Path
 
-import torch
-
+from vissl_jointssl.checkpoints.loading import BAD_ZIP, DamagedFileError, first_line, load_plain
 from vissl_jointssl.checkpoints.record import CheckpointError
 
-# What zipfile raises on an archive with flipped bytes, beside saying which part is wrong: OSError and OverflowError
-# come from places outside the file.
-_BAD_ZIP = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    EOFError,
-    NotImplementedError,
-    OSError,
-    OverflowError,
-    RuntimeError,
-    ValueError,
-)
+EMPTY = "it is empty (0 bytes)"
+NO_END = "its end is missing"
 _NOTE = re.compile(r"([0-9a-f]{64})  ")
 
 
@@ -59,10 +45,10 @@ def damage(path: Path) -> str | None:
         with path.open("rb") as stream:
             size = stream.seek(0, 2)
             if size == 0:
-                return "it is empty (0 bytes)"
+                return EMPTY
             noted = _noted_hash(path)
             if not _has_an_end(stream):
-                return f"its end is missing after {size} bytes"
+                return f"{NO_END} after {size} bytes"
             return _wrong_part(path, stream) if noted is None else _wrong_hash(path, stream, noted)
     except FileNotFoundError:  # on several nodes, the first one moves a damaged file while the others look at it
         return "it was moved or deleted just now"
@@ -84,7 +70,7 @@ def _noted_hash(path: Path) -> str | None:
 def _has_an_end(stream: BufferedReader) -> bool:
     try:
         return zipfile.is_zipfile(stream)
-    except _BAD_ZIP:
+    except BAD_ZIP:
         return False
 
 
@@ -101,9 +87,9 @@ def _wrong_part(path: Path, stream: BufferedReader) -> str | None:
             bad = archive.testzip()
         if bad is not None:
             return f"a wrong checksum in {bad}"
-        torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # reads no weights yet
+        load_plain(path, mmap=True)  # reads no weights yet
     except pickle.UnpicklingError:
         return None  # whole, but of a kind that is not opened: whoever loads it says why
-    except _BAD_ZIP as error:
-        return f"it is no whole archive ({(str(error).splitlines() or [type(error).__name__])[0]})"
+    except (DamagedFileError, *BAD_ZIP) as error:
+        return f"it is no whole archive ({first_line(error)})"
     return None

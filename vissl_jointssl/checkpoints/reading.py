@@ -8,21 +8,22 @@ from __future__ import annotations
 import hashlib
 import pickle
 import re
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-import torch
 from torch import Tensor
 
+from vissl_jointssl.checkpoints.integrity import EMPTY, NO_END, damage
+from vissl_jointssl.checkpoints.loading import DamagedFileError, first_line, load_plain
 from vissl_jointssl.checkpoints.record import CheckpointError, StageRecord
 
 RECORD_HOOK = "StagedTrainingHook"
 SLICE_ENCODER_PREFIX = "_feature_blocks."
 VOLUME_ENCODER_PREFIX = "volume_encoder."
 SLICE_PROJECTION = "slice_projection.weight"  # a Linear's weight, (D, E)
+COUNTER = "num_batches_tracked"  # BatchNorm's; old files lack it, and VISSL does not take it over
 
 _FEATURE_EXTRACTOR_PREFIX = "base_model."
 _FOREIGN = "a ResNet-50 of another library becomes one by `jointssl import FILE --out stage0.torch`"
@@ -83,38 +84,35 @@ def sha256(path: Path | str) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def load_content(path: Path | str, source: IO[bytes] | None = None, map_location: Any = "cpu") -> Any:
+    """What a file that PyTorch wrote holds; only tensors and plain containers are unpickled.
+
+    Args:
+        path: The file, for messages; and to read, unless it is open already.
+        source: The open file.
+        map_location: Where the tensors go.
+
+    Raises:
+        CheckpointError: If it holds anything else, or cannot be read.
+    """
+    try:
+        return load_plain(source or Path(path), map_location=map_location)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path}: refused, because it holds more than tensors and plain containers ({first_line(error)}); "
+            "expected a training checkpoint that VISSL wrote"
+        ) from error
+    except DamagedFileError as error:
+        raise CheckpointError(f"{path}: the file is damaged ({error}); copy it again, or repeat the run") from error
+
+
 def _load(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; train the stage first, or correct the path")
-    size = path.stat().st_size
-    if size == 0:
-        raise CheckpointError(
-            f"{path}: the file is empty (0 bytes); delete it and resume or repeat the run that left it"
-        )
-    if not zipfile.is_zipfile(path):
-        with path.open("rb") as stream:
-            begins_as_zip = stream.read(4) == b"PK\x03\x04"
-        if begins_as_zip:
-            raise CheckpointError(
-                f"{path}: the file is truncated (its end is missing after {size} bytes); "
-                "copy it again, or delete it and resume the run that was killed while writing it"
-            )
-        raise CheckpointError(
-            f"{path}: not a PyTorch checkpoint (no zip archive); expected a .torch file that VISSL wrote; {_FOREIGN}"
-        )
-    _check_sums(path)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(
-            f"{path}: refused, because it holds more than tensors and plain containers ({reason}); "
-            "expected a training checkpoint that VISSL wrote"
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"{path}: the file is damaged ({str(error).splitlines()[0]}); copy it again, or repeat the run"
-        ) from error
+    cause = damage(path)
+    if cause is not None:
+        raise CheckpointError(f"{path}: {_what_to_do(path, cause)}")
+    content = load_content(path)
     if not isinstance(content, dict):
         raise CheckpointError(
             f"{path}: holds a {type(content).__name__}, not a VISSL training checkpoint; "
@@ -123,17 +121,20 @@ def _load(path: Path) -> dict[str, Any]:
     return content
 
 
-def _check_sums(path: Path) -> None:
-    """Compare every part of the archive with its CRC-32, which ``torch.load`` leaves out: flipped bits are weights."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            bad = archive.testzip()
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
-        bad = str(error)
-    if bad is not None:
-        raise CheckpointError(
-            f"{path}: the file is damaged (wrong checksum in {bad}); copy it again, or repeat the run"
+def _what_to_do(path: Path, cause: str) -> str:
+    """Damage with the next step, which depends on where the file may come from."""
+    if cause == EMPTY:
+        return "the file is empty (0 bytes); delete it and resume or repeat the run that left it"
+    if cause.startswith(NO_END):
+        with path.open("rb") as stream:
+            begins = stream.read(4)
+        if begins != b"PK\x03\x04":
+            return f"not a PyTorch checkpoint (no zip archive); expected a .torch file that VISSL wrote; {_FOREIGN}"
+        return (
+            f"the file is truncated ({cause}); "
+            "copy it again, or delete it and resume the run that was killed while writing it"
         )
+    return f"the file is damaged ({cause}); copy it again, or repeat the run"
 
 
 def _weights_and_record(
@@ -153,6 +154,12 @@ def _weights_and_record(
             "classy_state_dict -> base_model -> model -> trunk; pass the model_*.torch file of a training run; "
             f"{_FOREIGN}"
         )
+    for name, weight in (*trunk.items(), *heads.items()):
+        if not isinstance(name, str) or not isinstance(weight, Tensor):
+            raise CheckpointError(
+                f"{path}: not a VISSL training checkpoint: among its weights is {name!r} of type "
+                f"{type(weight).__name__}, expected names of tensors; {_FOREIGN}"
+            )
     stored = _inside(content, "classy_state_dict", "hooks", RECORD_HOOK, "record")
     try:
         return trunk, heads, StageRecord.from_dict(stored) if stored else None

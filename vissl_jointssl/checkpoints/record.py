@@ -55,7 +55,7 @@ class StageRecord:
             CheckpointError: If keys are missing or unknown, or a value has the wrong type.
         """
         known = {field.name for field in dataclasses.fields(cls)}
-        missing, unknown = sorted({"stage", "flavour"} - plain.keys()), sorted(plain.keys() - known)
+        missing, unknown = sorted({"stage", "flavour"} - plain.keys()), sorted(map(str, plain.keys() - known))
         if missing or unknown:
             raise CheckpointError(
                 f"the stage record has missing keys {missing} and unknown keys {unknown}; "
@@ -66,5 +66,10 @@ class StageRecord:
                 f"the stage record says stage={plain['stage']!r}, flavour={plain['flavour']!r}; "
                 "expected an integer and a string; train that stage again"
             )
-        levels = plain.get("levels")
+        levels, options = plain.get("levels"), plain.get("volume_encoder")
+        if not isinstance(levels, list | tuple | None) or not isinstance(options, dict | None):
+            raise CheckpointError(
+                f"the stage record says levels={levels!r}, volume_encoder={options!r}; "
+                "expected a list and a mapping; train that stage again"
+            )
         return cls(**{**plain, "levels": None if levels is None else tuple(levels)})

@@ -12,6 +12,7 @@ import yaml
 from vissl_jointssl.spelling import nearest
 
 SCRATCH = "scratch"
+MOST_SEEDS = 1000
 DEVICES = ("auto", "cpu", "gpu")
 KEYS = ("name", "task", "manifest", "weights", "seeds", "fractions", "options", "out", "device")
 
@@ -60,7 +61,7 @@ def read_plan(path: Path, changes: Sequence[str] = ()) -> Plan:
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise PlanError(f"{path}: cannot be read as YAML ({error}); evaluations lie in configs/evaluation") from error
     if not isinstance(content, dict):
         raise PlanError(f"{path}: holds no mapping; evaluations lie in configs/evaluation")
@@ -77,6 +78,11 @@ def read_plan(path: Path, changes: Sequence[str] = ()) -> Plan:
     options = content.get("options") or {}
     if not isinstance(options, dict):
         faults.append(f"options is {options!r}, expected a mapping")
+    faults += [
+        f"{key} is {content[key]!r}, expected a path"
+        for key in ("manifest", "out")
+        if content.get(key) and not isinstance(content[key], str)
+    ]
     if content.get("device", "auto") not in DEVICES:
         faults.append(f"device is {content['device']!r}, expected one of {', '.join(DEVICES)}")
     if faults:
@@ -131,16 +137,21 @@ def _weights(given: Any) -> tuple[dict[str, Path | None], list[str]]:
             faults.append(f"two of weights are called {name!r}; name them: weights=[a={path},b=...]")
         if not name or any(letter in "/\\" for letter in str(name)):
             faults.append(f"{name!r} cannot name weights; expected a word")
+        if path is not None and not isinstance(path, str):
+            faults.append(f"weights {name!r} is {path!r}, expected a file")
+            continue
         weights[str(name)] = None if path in (None, SCRATCH) else Path(path)
     return weights, faults
 
 
 def _seeds(given: Any) -> tuple[tuple[int, ...], list[str]]:
-    if isinstance(given, int) and not isinstance(given, bool) and given > 0:
+    if isinstance(given, int) and not isinstance(given, bool) and 0 < given <= MOST_SEEDS:
         return tuple(range(given)), []
     numbers = isinstance(given, list) and all(isinstance(seed, int) and seed >= 0 for seed in given)
     if not numbers or not given or len(set(given)) < len(given):
-        return (), [f"seeds is {given!r}, expected how many, or a list of different numbers from 0"]
+        return (), [
+            f"seeds is {given!r}, expected how many, or a list of different numbers from 0; {MOST_SEEDS} at most"
+        ]
     return tuple(given), []
 
 

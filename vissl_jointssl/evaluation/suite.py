@@ -59,7 +59,7 @@ def is_suite(path: Path) -> bool:
     """Whether a YAML is a suite and not a plan; a file that cannot be read is neither, and `read_plan` says why."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return False
     return isinstance(content, dict) and ("evaluations" in content or "parameters" in content)
 
@@ -77,7 +77,7 @@ def read_suite(path: Path, changes: Sequence[str] = ()) -> Suite:
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise SuiteError(f"{path}: cannot be read as YAML ({error}); see configs/evaluation/suites") from error
     if not isinstance(content, dict):
         raise SuiteError(f"{path}: holds no mapping; see configs/evaluation/suites")
@@ -140,7 +140,8 @@ def _shape_faults(steps: Any, parameters: Any) -> list[str]:
                    if key not in STEP_KEYS]  # fmt: skip
         if not isinstance(step.get("set") or {}, dict):
             faults.append(f"evaluation {number}: set is {step['set']!r}, expected a mapping from key to value")
-        if not isinstance(step.get("starts") or [], list):
+        starts = step.get("starts") or []
+        if not isinstance(starts, list) or not all(isinstance(start, str) for start in starts):
             faults.append(f"evaluation {number}: starts is {step['starts']!r}, expected a list of names")
     return faults
 

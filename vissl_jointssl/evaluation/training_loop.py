@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vissl_jointssl.checkpoints import CheckpointError, save_atomically
+from vissl_jointssl.checkpoints import CheckpointError, DamagedFileError, first_line, load_plain, save_atomically
 
 STATE_FILE = "state.pt"
 
@@ -69,11 +69,10 @@ def fit(
 def _read_state(path: Path) -> dict[str, Any]:
     """Only tensors and plain containers are unpickled: a run's folder may come from elsewhere."""
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = (str(error).splitlines() or ["it ends too early"])[0]
+        state: dict[str, Any] = load_plain(path)
+    except (pickle.UnpicklingError, DamagedFileError) as error:
         raise CheckpointError(
-            f"{path}: not the state of a run that was killed ({reason}); delete it, and the run begins anew"
+            f"{path}: not the state of a run that was killed ({first_line(error)}); delete it, and the run begins anew"
         ) from error
     return state
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from vissl_jointssl.manifest.quarantine import QUARANTINE_FILE, read_quarantine
 from vissl_jointssl.manifest.rows import from_row, table_faults, to_row
 from vissl_jointssl.spelling import nearest
 
+_TYPO = 0.75  # "boxes_pth" is 0.95 like "boxes_path", "boxes_count" 0.67
 _RAGGED = "has more or fewer cells than the header"
 _log = logging.getLogger(__name__)
 
@@ -80,9 +82,14 @@ def _check_header(path: Path, found: Sequence[str]) -> None:
     if len(found) == 1 and missing:
         separators = [mark for mark in (";", "\t") if mark in found[0]]
         faults += [f"its cells are separated by {mark!r}, expected ','" for mark in separators]
-    if missing and not faults:
+    if not faults:
         spare = [name for name in found if name not in COLUMNS]
         faults = [f"column {name!r} is missing" + (nearest(name, spare) if spare else "") for name in missing]
+        # Whoever misspells an optional column would train and evaluate without what is in it, and never know.
+        absent = [name for name in OPTIONAL_COLUMNS if name not in found]
+        for name in spare:
+            for meant in difflib.get_close_matches(name.strip().lower(), absent, n=1, cutoff=_TYPO):
+                faults.append(f"column {name!r} is not known; did you mean {meant}?")
     if faults:
         raise ManifestError(path, faults, f"the columns are {', '.join(COLUMNS)}")
 

@@ -29,7 +29,7 @@ class EmbeddingMemory(nn.Module):
 
     embeddings: Tensor  # (A, N, D)
     known: Tensor  # (N,), True once a sample has been seen by any rank
-    fresh: Tensor  # (N,), True where this rank has seen a sample since the ranks last exchanged
+    fresh: Tensor  # (N,), which update since the ranks last exchanged brought a sample to this rank; 0 where none has
 
     def __init__(self, banks: int, samples: int, width: int) -> None:
         super().__init__()
@@ -40,7 +40,8 @@ class EmbeddingMemory(nn.Module):
             )
         self.register_buffer("embeddings", torch.zeros(banks, samples, width))
         self.register_buffer("known", torch.zeros(samples, dtype=torch.bool))
-        self.register_buffer("fresh", torch.zeros(samples, dtype=torch.bool), persistent=False)
+        self.register_buffer("fresh", torch.zeros(samples, dtype=torch.long), persistent=False)
+        self.updates = 0  # since the ranks last exchanged
 
     @torch.no_grad()
     def update(self, indices: Tensor, embeddings: Tensor) -> None:
@@ -60,22 +61,26 @@ class EmbeddingMemory(nn.Module):
                 f"got {tuple(embeddings.shape)}"
             )
         self.embeddings[:, indices] = embeddings.to(self.embeddings.dtype)
-        self.fresh[indices] = True
+        self.updates += 1
+        self.fresh[indices] = self.updates
 
     @torch.no_grad()
     def exchange(self) -> None:
         """Give every rank what each has seen since the last time; all ranks must call this.
 
-        A sample that two ranks saw, because a sampler pads ranks to equal lengths, is taken from the lower rank.
+        A sample that two ranks saw, because a sampler pads ranks to equal lengths, is taken from the one that saw it
+        last; in one step, from the lower rank. So it does not matter how often ranks exchange.
         """
         rank, world = rank_and_world()
-        seen_by = torch.where(self.fresh, rank, world)
-        source = over_ranks(seen_by, distributed.ReduceOp.MIN)  # (N,), `world` where nobody saw the sample
+        order = torch.where(self.fresh > 0, self.fresh * world + (world - 1 - rank), -1)  # no two ranks' are alike
+        last = over_ranks(order, distributed.ReduceOp.MAX)  # (N,), -1 where nobody saw the sample
+        seen, mine = last >= 0, (last >= 0) & (last == order)
         for bank in self.embeddings:  # one at a time: half the extra memory
-            sent = torch.where((source == rank)[:, None], bank, 0)
-            bank.copy_(torch.where((source < world)[:, None], over_ranks(sent), bank))
-        self.known |= source < world
-        self.fresh.fill_(False)
+            sent = torch.where(mine[:, None], bank, 0)
+            bank.copy_(torch.where(seen[:, None], over_ranks(sent), bank))
+        self.known |= seen
+        self.fresh.zero_()
+        self.updates = 0
 
     def share(self, bank: int) -> Tensor:
         """This rank's part of a bank, ``(n, D)``: an equal piece, so that in rank order the pieces are all samples."""

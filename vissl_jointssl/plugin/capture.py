@@ -8,11 +8,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from torch import Tensor
 
-from vissl_jointssl.checkpoints import save_atomically
+from vissl_jointssl.checkpoints import DamagedFileError, load_plain, save_atomically
 
 FORMAT = 1
 _FORMAT_KEY = "jointssl_capture"
@@ -81,11 +80,11 @@ def read_capture(path: Path) -> Capture:
     if not path.is_file():
         raise CaptureError(f"{path}: no such file; captures are capture_rank*.pt in the run's config.CHECKPOINT.DIR")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_plain(path)
     except pickle.UnpicklingError as error:
         raise CaptureError(f"{path}: refused, because it holds more than tensors and plain containers") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CaptureError(f"{path}: damaged, or no capture ({str(error).splitlines()[0]}); copy it again") from error
+    except DamagedFileError as error:
+        raise CaptureError(f"{path}: damaged, or no capture ({error}); copy it again") from error
     if not isinstance(content, dict) or _FORMAT_KEY not in content:
         raise CaptureError(f"{path}: not a capture; give a capture_rank*.pt that a stopped run left")
     names = {item.name for item in fields(Capture)}

@@ -32,7 +32,13 @@ from vissl_jointssl.plugin.evaluation_config import complete_evaluation
 from vissl_jointssl.plugin.inter_deepclusterv2_config import complete_deepclusterv2, complete_inter_deepclusterv2
 from vissl_jointssl.plugin.inter_swav_config import complete_inter_swav
 from vissl_jointssl.plugin.options import RunOptions, TrunkOptions, read_options
-from vissl_jointssl.plugin.trunk_config import complete_trunk, trunk_section, with_trunk, with_whole_record
+from vissl_jointssl.plugin.trunk_config import (
+    complete_trunk,
+    trunk_section,
+    weight_names,
+    with_trunk,
+    with_whole_record,
+)
 from vissl_jointssl.spelling import nearest
 
 STAGE_PARTS = {  # (stage, flavour): what its trunk and its loss must be called
@@ -130,7 +136,7 @@ def _complete_stage(
         cfg.MODEL.TRUNK["JOINT_SSL"] = AttrDict(
             {**trunk_section(record), "STAGE": run.stage, "MASK_RATIO": trunk.mask_ratio}
         )
-        faults += trunk_faults or _hand_over_faults(record, run, parent)
+        faults += trunk_faults or _hand_over_faults(cfg, record, run, parent)
     if parent is not None:
         record = replace(
             record, parent=sha256(parent.path), parent_stage=parent.record.stage if parent.record else None
@@ -141,7 +147,7 @@ def _complete_stage(
     return faults
 
 
-def _hand_over_faults(record: StageRecord, run: RunOptions, parent: Checkpoint | None) -> list[str]:
+def _hand_over_faults(cfg: AttrDict, record: StageRecord, run: RunOptions, parent: Checkpoint | None) -> list[str]:
     if parent is None:
         return []  # unset or unreadable, and said so
     try:
@@ -149,6 +155,7 @@ def _hand_over_faults(record: StageRecord, run: RunOptions, parent: Checkpoint |
         hand_over(
             whole,
             record,
+            weight_names(cfg),
             skip_stage_2=run.skip_stage_2,
             mixed_flavours=run.mixed_flavours,
             allow_unrecorded=run.allow_unrecorded_parent,

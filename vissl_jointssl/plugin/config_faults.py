@@ -16,6 +16,7 @@ from vissl.config import AttrDict
 from vissl_jointssl.plugin.collapse_limits import CollapseOptions
 from vissl_jointssl.plugin.inter_deepclusterv2_loss import InterDeepClusterV2Loss
 from vissl_jointssl.plugin.inter_swav_loss import InterSwAVLoss
+from vissl_jointssl.plugin.kind_faults import kind_faults
 from vissl_jointssl.plugin.masked_embedding_loss import MaskedEmbeddingLoss
 from vissl_jointssl.plugin.options import RunOptions, TrunkOptions, read_options
 from vissl_jointssl.plugin.registry_faults import registry_faults, schedule_parameters
@@ -72,7 +73,7 @@ def refuse_missing_values(composed: DictConfig) -> None:
     the mark is lost. And VISSL's inference, which comes next, reads keys of transforms and heads without asking.
 
     Raises:
-        ConfigError: Naming every such key.
+        ConfigError: Naming every such key, or every value of another kind than is read.
     """
     config = composed.config
     if "JOINT_SSL" not in config:
@@ -80,7 +81,11 @@ def refuse_missing_values(composed: DictConfig) -> None:
         if misspelt:  # without the section this would be a stock run, which nothing of ours checks
             raise ConfigError([f"config.{misspelt[0]} is read by nothing; did you mean JOINT_SSL?"])
         return
-    missing = misspelt_keys(AttrDict(OmegaConf.to_container(config, resolve=True)))
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    wrong = kind_faults(plain, _vissl_defaults())
+    if wrong:
+        raise ConfigError(wrong)
+    missing = misspelt_keys(AttrDict(plain))
     if config.CHECKPOINT.DIR in (".", ""):
         missing.append("config.CHECKPOINT.DIR is not set; give a folder of the run's own")
     for split in ("TRAIN", "TEST") if config.TEST_MODEL else ("TRAIN",):

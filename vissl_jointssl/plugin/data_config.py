@@ -57,7 +57,7 @@ def training_samples(cfg: AttrDict) -> int | None:
         return int(section.DATA_LIMIT)
     try:
         return len(_data(cfg, "TRAIN"))
-    except ManifestError:
+    except ValueError:
         return None  # and said so by `read_data`
 
 
@@ -81,7 +81,7 @@ def _read_split(cfg: AttrDict, split: str) -> tuple[list[Manifest], list[str]]:
         return manifests, faults
     try:
         data = _data(cfg, split)
-    except ManifestError as error:
+    except ValueError as error:  # the manifest's, or a split that does not exist
         return manifests, [f"config.DATA.{split}.DATA_PATHS: {error}"]
     faults += _channel_faults(section, split, data.entries)
     samples = len(data)

@@ -30,6 +30,7 @@ from vissl_jointssl.plugin.config_faults import refuse_missing_values
 from vissl_jointssl.plugin.failure import cause_of
 from vissl_jointssl.plugin.hooks import hook_generator
 from vissl_jointssl.plugin.search_path import register_search_path
+from vissl_jointssl.plugin.stop_signals import Stopped
 from vissl_jointssl.run_signs import LAST_WORDS
 
 CPU_OVERRIDES = "config.MACHINE.DEVICE=cpu config.DISTRIBUTED.BACKEND=gloo"
@@ -168,9 +169,17 @@ def _is_meeting_point(run_id: str) -> bool:
 
 
 def command_line(program: Callable[[list[str]], object] = main) -> None:
-    """Run a program on the command line's overrides; a failure ends with its cause in one line, and exit code 1."""
+    """Run a program on the command line's overrides.
+
+    A failure ends with its cause in one line, and exit code 1. A run that was asked to stop ends with what it goes on
+    from, and exit code 75, or 130 after Ctrl-C (`run_signs`).
+    """
     sys.excepthook = _report_failure
-    program(sys.argv[1:])
+    try:
+        program(sys.argv[1:])
+    except Stopped as stopped:
+        _say_last(stopped.said)
+        raise
 
 
 def _report_failure(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -178,8 +187,12 @@ def _report_failure(kind: type[BaseException], error: BaseException, trace: Trac
     ours = kind.__module__.startswith("vissl_jointssl.")
     if not ours:
         sys.__excepthook__(kind, error, trace)
+    _say_last(str(error) if ours else cause_of(error))
+
+
+def _say_last(words: str) -> None:
     sys.stdout.flush()
-    sys.stderr.write(f"{LAST_WORDS}{error if ours else cause_of(error)}\n")
+    sys.stderr.write(f"{LAST_WORDS}{words}\n")
 
 
 if __name__ == "__main__":

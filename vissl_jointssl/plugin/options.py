@@ -43,6 +43,7 @@ class RunOptions:
     mixed_flavours: bool = False  # start from a parent of the other flavour
     allow_unrecorded_parent: bool = False  # e.g. a stock VISSL checkpoint, whose stage nobody wrote down
     micro_batches: int = 1  # parts that a batch goes through the model in; the step stays that of the whole batch
+    loader_timeout: int = 600  # seconds to wait for a loader worker's batch before the run stops; 0 waits for ever
     collapse: Mapping[str, Any] = field(default_factory=dict)  # `CollapseOptions`: the monitor of stage 3
     numbers: Mapping[str, Any] = field(default_factory=dict)  # `NumberOptions`: steps that may be skipped
 
@@ -59,6 +60,8 @@ class RunOptions:
             found.append(f"JOINT_SSL.FLAVOUR is {self.flavour!r}; known flavours: {FLAVOURS}")
         if self.micro_batches < 1:
             found.append(f"JOINT_SSL.MICRO_BATCHES is {self.micro_batches}; 1 takes the batch whole")
+        if self.loader_timeout < 0:
+            found.append(f"JOINT_SSL.LOADER_TIMEOUT is {self.loader_timeout}; it must be at least 0: no limit")
         _, number_faults = read_options(NumberOptions, self.numbers, "JOINT_SSL.NUMBERS")
         return found + number_faults
 

@@ -7,11 +7,14 @@ program that submitted it, so nothing of a plugin reaches the nodes.
 from __future__ import annotations
 
 import logging
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vissl.config import AttrDict
+
+from vissl_jointssl.plugin.stop_signals import Stopped
 
 if TYPE_CHECKING:
     import submitit
@@ -30,7 +33,11 @@ class ResumableJob:
     config: AttrDict
 
     def __call__(self) -> None:
-        """Meet the other nodes at the first one's address and run the engine."""
+        """Meet the other nodes at the first one's address and run the engine.
+
+        Raises:
+            Stopped: If the run was asked to stop, by any signal but the one for which submitit queues the job again.
+        """
         import submitit
 
         # Late, so that a job can be unpickled without starting to launch.
@@ -39,7 +46,14 @@ class ResumableJob:
         environment = submitit.JobEnvironment()
         self.config.DISTRIBUTED.INIT_METHOD = "tcp"
         self.config.DISTRIBUTED.RUN_ID = f"{environment.hostnames[0]}:{self.config.SLURM.PORT_ID}"
-        launch_on_this_node(self.config, node_id=environment.global_rank, engine_name=self.engine_name)
+        try:
+            launch_on_this_node(self.config, node_id=environment.global_rank, engine_name=self.engine_name)
+        except Stopped as stopped:
+            # The run's checkpoint is there. If it was submitit's signal of preemption, submitit queues the job again;
+            # while the run was going on, submitit's handler had to wait.
+            if stopped.number != signal.SIGINT and callable(signal.getsignal(stopped.number)):
+                signal.raise_signal(stopped.number)
+            raise
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
         """Called by submitit when the job is preempted or out of time: queue the same job again, which resumes."""

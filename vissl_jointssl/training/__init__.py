@@ -3,10 +3,12 @@
 from vissl_jointssl.training.chain import announce, plan, train
 from vissl_jointssl.training.engine import machine_overrides, run_engine
 from vissl_jointssl.training.recipe import Recipe, RecipeError, Stage, read_recipe
+from vissl_jointssl.training.stopping import RunStopped
 
 __all__ = [
     "Recipe",
     "RecipeError",
+    "RunStopped",
     "Stage",
     "announce",
     "machine_overrides",

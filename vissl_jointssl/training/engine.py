@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 import time
@@ -11,8 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vissl_jointssl.run_signs import LAST_WORDS, PROGRESS_FILE
+from vissl_jointssl.run_signs import INTERRUPTED, LAST_WORDS, PROGRESS_FILE, STOP_PIPE, STOPPED
 from vissl_jointssl.training.recipe import Recipe, RecipeError
+from vissl_jointssl.training.stopping import RunStopped, signals_handed_on
 
 LOG_FILE = "launch.log"
 POLL_SECONDS = 0.5
@@ -48,6 +51,7 @@ def run_engine(overrides: Sequence[str], folder: Path, label: str, keep_open: in
 
     Raises:
         RecipeError: If it fails, with its last words and the log's path.
+        RunStopped: If a signal, to it or to this process, has stopped it in good order.
     """
     from tqdm import tqdm
 
@@ -55,17 +59,17 @@ def run_engine(overrides: Sequence[str], folder: Path, label: str, keep_open: in
     progress, log = folder / PROGRESS_FILE, folder / LOG_FILE
     progress.unlink(missing_ok=True)
     command = [sys.executable, "-m", "vissl_jointssl.plugin.launch", *overrides]
-    inherited = () if keep_open is None else (keep_open,)
     # OpenMP's threads spin while they wait; beside a busy loader worker that halves the speed of a small machine.
     environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
-    with log.open("ab") as output:
+    with log.open("ab") as output, signals_handed_on() as hand_on:
+        inherited = [hand_on.pipe] if keep_open is None else [hand_on.pipe, keep_open]
         process = subprocess.Popen(
             command,
             stdout=output,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             pass_fds=inherited,
-            env=environment,
+            env={**environment, STOP_PIPE: str(hand_on.pipe)},
         )
         try:
             shown: set[str] = set()
@@ -73,15 +77,23 @@ def run_engine(overrides: Sequence[str], folder: Path, label: str, keep_open: in
                 while process.poll() is None:
                     time.sleep(POLL_SECONDS)
                     show_progress(bar, progress, shown)
+                    hand_on.answer(bar, process)
                 show_progress(bar, progress, shown)
         finally:
             if process.poll() is None:
-                process.terminate()
+                process.kill()
                 process.wait()
-    if process.returncode != 0:
-        said = log.read_text(encoding="utf-8", errors="replace").rstrip()
-        last = said.rpartition(LAST_WORDS)[2] if LAST_WORDS in said else said.rpartition("\n")[2]
-        raise RecipeError(f"{label} failed (exit {process.returncode}): {last}\nthe whole log: {log}")
+    if process.returncode == 0:
+        return
+    said = log.read_text(encoding="utf-8", errors="replace").rstrip()
+    said = re.split(r"\n\S*multiprocessing/resource_tracker\.py:", said)[0]  # which cleans up after a killed process
+    last = said.rpartition(LAST_WORDS)[2] if LAST_WORDS in said else said.rpartition("\n")[2]
+    if process.returncode in (STOPPED, INTERRUPTED):
+        raise RunStopped(process.returncode, f"{label}: {last}")
+    if -process.returncode in hand_on.received:  # before it listened, or an engine that takes no steps
+        code = INTERRUPTED if -process.returncode == signal.SIGINT else STOPPED
+        raise RunStopped(code, f"{label} was stopped before its first step; the same command starts it again")
+    raise RecipeError(f"{label} failed (exit {process.returncode}): {last}\nthe whole log: {log}")
 
 
 def show_progress(bar: Any, progress: Path, shown: set[str]) -> None:

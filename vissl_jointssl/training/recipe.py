@@ -80,7 +80,7 @@ def read_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise RecipeError(f"{path}: cannot be read as YAML ({error}); recipes lie in configs/recipes") from error
     if not isinstance(content, dict):
         raise RecipeError(f"{path}: holds no mapping; recipes lie in configs/recipes")

@@ -69,6 +69,8 @@ def install() -> None:
             deepclusterv2,
             hooks,
             launching,
+            loader,
+            resume,
             skipped_steps,
             swav_momentum,
             without_apex,
@@ -83,12 +85,17 @@ def install() -> None:
         swav_momentum.replace_momentum_network()
         checkpoint_writing.replace_checkpoint_writer()
         checkpoints.replace_broadcast_object()
+        checkpoints.replace_load_checkpoint()
         checkpoints.replace_cluster_assignment_loader()
         checkpoints.keep_the_cause_of_a_failed_resume()
         hooks.replace_gradient_clipping()
         hooks.replace_nan_output_check()
         skipped_steps.replace_get_train_step()
         data_files.replace_get_data_files()
+        resume.give_each_rank_its_own_loss()
+        resume.seed_every_sample()
+        resume.resume_within_an_epoch()
+        loader.replace_data_loader()
         launching.replace_launch_distributed()
         launching.preload_plugin_in_workers()
         extraction.replace_gpu_only_extraction()

@@ -8,16 +8,18 @@ from collections import OrderedDict
 from typing import Any
 
 import torch
-from classy_vision.generic import distributed_util
+from classy_vision.generic import distributed_util, util
 from classy_vision.generic.distributed_util import broadcast, get_rank, is_distributed_training_run
 from iopath.common.file_io import g_pathmgr
 from vissl.config import AttrDict
 from vissl.trainer.train_task import SelfSupervisionTask
 from vissl.utils.cluster_utils import ClusterAssignment, ClusterAssignmentLoader
 
+from vissl_jointssl.checkpoints import load_content
 from vissl_jointssl.plugin.compat.patching import replace_everywhere
 
 _classy_broadcast_object = distributed_util.broadcast_object
+_classy_load_checkpoint = util.load_checkpoint
 
 
 def replace_broadcast_object() -> None:
@@ -51,6 +53,38 @@ def broadcast_object(obj: Any, src: int = 0, use_disk: bool = True) -> Any:
     length = broadcast(torch.tensor([0]), src=src)
     content = broadcast(torch.empty(int(length.item()), dtype=torch.uint8), src=src)
     return torch.load(io.BytesIO(content.numpy()), weights_only=True)
+
+
+def replace_load_checkpoint() -> None:
+    """``CV/generic/util.py:280`` says neither ``weights_only=True`` nor, when PyTorch refuses a file, which file it is.
+
+    By design: it is from before there was a choice. Whole checkpoints, weights to start from and shards pass here.
+    """
+    replace_everywhere(_classy_load_checkpoint, load_checkpoint)
+
+
+def load_checkpoint(checkpoint_path: str, device: torch.device = util.CPU_DEVICE) -> Any:
+    """Read a checkpoint; nothing in it may run code, whatever the environment says.
+
+    Args:
+        checkpoint_path: A file, or a folder that holds ``checkpoint.torch``.
+        device: Where its tensors go.
+
+    Returns:
+        What the file holds; None where there is no file.
+
+    Raises:
+        CheckpointError: If the file is damaged, or holds more than tensors and plain containers.
+    """
+    if checkpoint_path and g_pathmgr.isdir(checkpoint_path):
+        checkpoint_path = f"{checkpoint_path.rstrip('/')}/{util.CHECKPOINT_FILE}"
+    if not checkpoint_path or not g_pathmgr.exists(checkpoint_path):
+        logging.warning(f"{checkpoint_path or 'a checkpoint'}: no such file, nothing is loaded")
+        return None
+    with g_pathmgr.open(checkpoint_path, "rb") as file:
+        content = load_content(checkpoint_path, file, device)
+    logging.info(f"Loaded checkpoint from {checkpoint_path}")
+    return content
 
 
 def replace_cluster_assignment_loader() -> None:

@@ -33,7 +33,8 @@ def rebuild_memory_on_resume() -> None:
     """``vissl/hooks/deepclusterv2_hooks.py:31`` trusts the memory bank of a checkpoint (by design).
 
     Only rank 0's bank is saved (``log_hooks.py:450``) and every rank loads it, so that after a resume on several ranks
-    all images but rank 0's would go without a cluster until the next epoch has passed.
+    all images but rank 0's would go without a cluster until the next epoch has passed. A run of ours takes back every
+    rank's bank (``resume.give_each_rank_its_own_loss``), within its first epoch, too.
     """
     InitMemoryHook.on_start = _on_start
 
@@ -97,6 +98,8 @@ def _first_centroids(bank: Tensor, clusters: int) -> Tensor:
 def _on_start(self: InitMemoryHook, task: SelfSupervisionTask) -> None:
     """Fill the memory when training starts, and when it resumes on more than one rank."""
     if task.config["LOSS"]["name"] != "deepclusterv2_loss":
+        return
+    if getattr(task, "own_state", None) is not None:  # set by `resume` alone
         return
     resumed = task.train_phase_idx >= 0
     if not resumed:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from classy_vision.hooks import ClassyHook
 from iopath.common.file_io import g_pathmgr
 from vissl.config import AttrDict
@@ -22,6 +21,9 @@ from vissl.utils.slurm import get_node_id
 
 from vissl_jointssl.checkpoints import LINK_NAME, checkpoint_to_resume, damage, is_finished
 from vissl_jointssl.plugin.compat.patching import replace_everywhere
+from vissl_jointssl.plugin.compat.ranks import run_here, spawn_ranks
+from vissl_jointssl.plugin.stop_signals import Board, obey
+from vissl_jointssl.run_signs import STOP_PIPE
 
 HookGenerator = Callable[[Any], list[ClassyHook]]
 
@@ -59,7 +61,9 @@ def launch_distributed(cfg: AttrDict, node_id: int, engine_name: str, hook_gener
     Raises:
         FileNotFoundError: If the file to start the weights from does not exist.
         Exception: Whatever a rank raised; with several ranks, with its traceback as text.
+        Stopped: If the run was asked to stop, and has (`plugin.stop_signals`).
     """
+    relay = int(os.environ.pop(STOP_PIPE)) if STOP_PIPE in os.environ else None  # no other process has it open
     setup_logging(__name__)
     node_id = get_node_id(node_id)
     run_id = get_dist_run_id(cfg, cfg.DISTRIBUTED.NUM_NODES)
@@ -78,19 +82,18 @@ def launch_distributed(cfg: AttrDict, node_id: int, engine_name: str, hook_gener
     distributed_launcher._copy_to_local(cfg)
     try:
         arguments = (cfg, node_id, run_id, engine_name, checkpoint, folder, hook_generator)
+        # Engines without training steps, and stock configs, have nobody who would look at the board.
+        board = Board() if engine_name == "train" and "JOINT_SSL" in cfg else None
+        if board is None and relay is not None:
+            obey(relay)
         if cfg.DISTRIBUTED.NUM_NODES * cfg.DISTRIBUTED.NUM_PROC_PER_NODE > 1:
-            _spawn_ranks(cfg.DISTRIBUTED.NUM_PROC_PER_NODE, arguments)
+            spawn_ranks(cfg.DISTRIBUTED.NUM_PROC_PER_NODE, arguments, board, relay)
         else:
-            run_rank(0, *arguments)
+            run_here(arguments, board, relay)
     finally:
         distributed_launcher._cleanup_local_dir(cfg)
     logging.info("All Done!")
     shutdown_logging()
-
-
-def run_rank(local_rank: int, *arguments: Any) -> None:
-    """Run the engine as one rank; importing this function is what brings the plugin into a spawned process."""
-    distributed_launcher._distributed_worker(local_rank, *arguments)
 
 
 def _checkpoint_to_resume(cfg: AttrDict, folder: str, first_node: bool) -> str | None:
@@ -122,18 +125,3 @@ def _checkpoint_to_resume(cfg: AttrDict, folder: str, first_node: bool) -> str |
         f"No checkpoint in {folder}; starting from the beginning" if found is None else f"Resume from file: {found}"
     )
     return None if found is None else str(found)
-
-
-def _spawn_ranks(ranks: int, arguments: tuple) -> None:
-    """Run all ranks of this node; when one fails or the user interrupts, none is left behind."""
-    if arguments[0].MACHINE.DEVICE == "cpu":
-        # Each rank would take every core: two ranks on two cores then run many times slower than one thread each.
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // ranks)))
-    context = torch.multiprocessing.spawn(run_rank, nprocs=ranks, args=arguments, daemon=False, join=False)
-    try:
-        while not context.join():
-            pass
-    finally:
-        for process in context.processes:
-            if process.is_alive():
-                process.terminate()

@@ -10,6 +10,7 @@ from pathlib import Path
 from classy_vision.hooks import ClassyHook
 from vissl.config import AttrDict
 from vissl.hooks import CheckNanLossHook, CheckNanModelOutputHook, default_hook_generator
+from vissl.hooks.log_hooks import LogLossMetricsCheckpointHook
 from vissl.utils.checkpoint import get_checkpoint_folder
 
 from vissl_jointssl.checkpoints import StageRecord
@@ -21,7 +22,9 @@ from vissl_jointssl.plugin.hooks.inter_prototypes import InterPrototypesHook
 from vissl_jointssl.plugin.hooks.masked_baselines import MaskedBaselinesHook
 from vissl_jointssl.plugin.hooks.measure_log import MeasureLog
 from vissl_jointssl.plugin.hooks.progress import ProgressHook
+from vissl_jointssl.plugin.hooks.run_state import RunStateHook
 from vissl_jointssl.plugin.hooks.staged_training import StagedTrainingHook
+from vissl_jointssl.plugin.hooks.stop_on_request import StopOnRequestHook
 from vissl_jointssl.plugin.number_limits import NumberOptions
 from vissl_jointssl.plugin.options import read_options
 from vissl_jointssl.run_signs import COLLAPSE_FILE, MASKED_BASELINES_FILE
@@ -43,13 +46,14 @@ def hook_generator(cfg: AttrDict) -> list[ClassyHook]:
             record = StageRecord.from_dict(cfg.JOINT_SSL.RECORD)
             hooks.append(StagedTrainingHook(record, Path(parent) if parent else None))
         folder = Path(get_checkpoint_folder(cfg))
-        progress = ProgressHook(folder)
+        progress, stop = ProgressHook(folder), StopOnRequestHook()
         if cfg.JOINT_SSL.get("STAGE") is not None:
             numbers, _ = read_options(NumberOptions, cfg.JOINT_SSL.get("NUMBERS") or {}, "JOINT_SSL.NUMBERS")
             # First: what it undoes and skips, no other hook should have built upon.
-            hooks.insert(0, FiniteNumbersHook(numbers, folder, progress))
+            hooks.insert(0, FiniteNumbersHook(numbers, folder, progress, stop))
             # One rank alone would stop in these, at the first time, while the others wait for it.
             stock = [hook for hook in stock if not isinstance(hook, CheckNanLossHook | CheckNanModelOutputHook)]
+        hooks.insert(0, stop)  # so that no step begins, nor any hook's part of it, once the run has to stop
         if cfg.LOSS.name == "masked_embedding_loss":
             hooks.append(MaskedBaselinesHook(MeasureLog(cfg, MASKED_BASELINES_FILE, "MaskedBaselines"), progress))
         if cfg.LOSS.name in CLUSTERING_LOSSES:
@@ -57,4 +61,7 @@ def hook_generator(cfg: AttrDict) -> list[ClassyHook]:
             log = MeasureLog(cfg, COLLAPSE_FILE, "Collapse")
             hooks.append(CollapseMonitorHook(options, cfg.LOSS.name, log, progress))
         hooks.append(progress)
+        # Behind whatever draws or changes something, and right before what writes.
+        writer = next(place for place, hook in enumerate(stock) if isinstance(hook, LogLossMetricsCheckpointHook))
+        stock.insert(writer, RunStateHook())
     return hooks + stock

@@ -17,6 +17,7 @@ from vissl_jointssl.objectives.over_ranks import over_ranks, rank_and_world
 from vissl_jointssl.plugin.capture import Capture, capture_file, config_text, write_capture
 from vissl_jointssl.plugin.finite_checks import checked_input, not_finite, on_all_ranks, tensors_of
 from vissl_jointssl.plugin.hooks.progress import ProgressHook
+from vissl_jointssl.plugin.hooks.stop_on_request import StopOnRequestHook
 from vissl_jointssl.plugin.micro_batches import RandomState, random_state
 from vissl_jointssl.plugin.number_faults import KINDS, Fault, batch_indices, first_fault, suspects, words
 from vissl_jointssl.plugin.number_limits import WINDOW, NumberOptions, beyond_limits, within_window
@@ -43,6 +44,7 @@ class FiniteNumbersHook(ClassyHook):
         options: The limits.
         folder: The checkpoint folder, for captures.
         progress: The run's progress file.
+        stop: Told what ranks exchange about requests to stop, which travels along.
     """
 
     on_phase_start = ClassyHook._noop
@@ -51,12 +53,15 @@ class FiniteNumbersHook(ClassyHook):
     on_step = ClassyHook._noop
     on_phase_end = ClassyHook._noop
 
-    def __init__(self, options: NumberOptions, folder: Path, progress: ProgressHook) -> None:
+    def __init__(
+        self, options: NumberOptions, folder: Path, progress: ProgressHook, stop: StopOnRequestHook | None = None
+    ) -> None:
         super().__init__()
         self.state.skipped = []  # iterations, in the checkpoint: a resumed run goes on counting
         self._options = options
         self._folder = folder
         self._progress = progress
+        self._stop_on_request = stop or StopOnRequestHook()
         self._in_a_row = 0
         self._before: StepState | None = None  # None outside of a training step
         self._flags: dict[str, Tensor] = {}
@@ -96,7 +101,10 @@ class FiniteNumbersHook(ClassyHook):
         gradients = [weight.grad for weight in task.base_model.parameters() if weight.grad is not None]
         self._raise_flag("gradient", not_finite(gradients))
         no = torch.zeros((), dtype=torch.bool, device=task.device)
-        fault = first_fault(on_all_ranks([self._flags.get(kind, no) for kind in KINDS], task.device))
+        flags = [*(self._flags.get(kind, no) for kind in KINDS), self._stop_on_request.flag(task.device)]
+        table = on_all_ranks(flags, task.device)
+        self._stop_on_request.tell(any(row[-1] for row in table))
+        fault = first_fault(table)
         if fault is None:
             self._in_a_row = 0
         elif not (fault.kind == "gradient" and _is_from_scale(task)):

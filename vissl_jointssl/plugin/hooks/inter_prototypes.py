@@ -25,8 +25,9 @@ class InterPrototypesHook(ClassyHook):
     on_end = ClassyHook._noop
 
     def on_start(self, task: Any) -> None:
-        """The first scores are cosines too."""
-        _normalise(_prototypes(task))
+        """The first scores are cosines too; a checkpoint's prototypes are unit vectors, and stay as they are."""
+        if task.checkpoint is None:  # once more would move them by a rounding, and the run off its course
+            _normalise(_prototypes(task))
 
     def on_forward(self, task: Any) -> None:
         """The loss scores its queue with the prototypes that made this batch's scores."""
