@@ -29,8 +29,10 @@ STAGE_3 = StageRecord(
 
 
 def encoder_weights(axis: str = "slice", **options: object) -> dict[str, torch.Tensor]:
+    """Those that stage 2 adds to f_intra, for D = 16 and E = 2048."""
     weights = build_volume_encoder(axis, width=16, **options).state_dict()
-    return {f"volume_encoder.{name}": value for name, value in weights.items()}
+    projection = {"slice_projection.weight": torch.zeros(16, 2048), "slice_projection.bias": torch.zeros(16)}
+    return {f"volume_encoder.{name}": value for name, value in weights.items()} | projection
 
 
 def test_slices_are_classified_from_stage_1_by_as_many_classes_as_there_are(
@@ -78,7 +80,9 @@ def test_the_trunk_of_stages_2_and_3_is_the_records_whatever_its_age(
     assert (section.LEVELS, section.EMBEDDING_WIDTH, section.ATTENTION_AXIS) == (["res5"], 16, "slice")
     rebuilt = build_volume_encoder(section.ATTENTION_AXIS, width=16, **section.VOLUME_ENCODER).state_dict()
     assert {name: value.shape for name, value in rebuilt.items()} == {
-        name.removeprefix("volume_encoder."): value.shape for name, value in weights.items()
+        name.removeprefix("volume_encoder."): value.shape
+        for name, value in weights.items()
+        if not name.startswith("slice_projection.")
     }
     assert config.MODEL.HEAD.PARAMS[0][1] == {"in_channels": 16, "dims": [16, 2]}
 
@@ -122,7 +126,8 @@ def test_a_run_without_f_inter_keeps_its_projection(
     config_of: Callable[..., AttrDict], save_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
     record = StageRecord(**{**vars(STAGE_3), "volume_encoder": {"attention_axis": "none"}})
-    config = prepare(config_of("extract_volumes", parent=save_checkpoint(tmp_path, record), splits=BOTH))
+    parent = save_checkpoint(tmp_path, record, encoder_weights("none"))
+    config = prepare(config_of("extract_volumes", parent=parent, splits=BOTH))
     section = config.MODEL.TRUNK.JOINT_SSL
     assert (section.ATTENTION_AXIS, section.EMBEDDING_WIDTH) == ("none", 16)
     assert "SLICE_PROJECTION" not in section
@@ -148,6 +153,32 @@ def test_a_record_that_does_not_fit_is_said(
     parent = save_checkpoint(tmp_path, StageRecord(**{**vars(STAGE_3), **changes}))
     with pytest.raises(ConfigError, match=message):
         prepare(config_of("linear_volume", parent=parent, splits=BOTH))
+
+
+@pytest.mark.parametrize("part", ["slice_projection.bias", "volume_encoder."])
+def test_a_part_of_f_inter_that_is_absent_is_no_random_one(
+    config_of: Callable[..., AttrDict], save_checkpoint: Callable[..., Path], tmp_path: Path, part: str
+) -> None:
+    weights = encoder_weights(downsample=[2, 1], reference_length=8)
+    del weights[next(name for name in weights if name.startswith(part))]
+    parent = save_checkpoint(tmp_path, STAGE_3, weights)
+    with pytest.raises(
+        ConfigError, match=r"lacks 1 of the \d+ weights of joint_trunk, first .*; give a whole checkpoint"
+    ):
+        prepare(config_of("linear_volume", parent=parent, splits=BOTH))
+
+
+@pytest.mark.parametrize("name", ["linear_slice", "linear_volume"])
+def test_a_part_of_f_intra_that_is_absent_is_no_random_one(
+    config_of: Callable[..., AttrDict], stage1_checkpoint: Path, tmp_path: Path, name: str
+) -> None:
+    content = torch.load(stage1_checkpoint, weights_only=True)
+    del content["classy_state_dict"]["base_model"]["model"]["trunk"]["_feature_blocks.layer4.2.bn3.running_var"]
+    path = tmp_path / "model_final_checkpoint_phase0.torch"
+    torch.save(content, path)
+    batch = "config.DATA.TRAIN.BATCHSIZE_PER_REPLICA=4"
+    with pytest.raises(ConfigError, match=r"lacks 1 of the 318 weights of .*, first _feature_blocks\.layer4\.2\.bn3"):
+        prepare(config_of(name, batch, parent=path, splits=BOTH))
 
 
 def test_a_trunk_section_beside_a_recorded_one_is_refused(

@@ -193,7 +193,7 @@ def test_a_config_opens_with_what_it_is_needs_leaves_runs_and_costs(name: str) -
     assert header.startswith("# ")
     for word in ("Needs", "Leaves", "Run", "Cost"):
         assert f"\n# {word}" in header, word
-    assert f"config={name} " in header or "make demo" in header
+    assert f"config={name} " in header or "make demo" in header or "jointssl train configs/recipes/" in header
 
 
 def test_2d_baselines_have_the_papers_batch_and_epochs_and_our_grey() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from vissl_jointssl.checkpoints import StageRecord
 from vissl_jointssl.models.attention_axis import build_volume_encoder, volume_encoder_options
@@ -110,6 +111,7 @@ def test_stage_3_takes_stage_2_of_the_same_axis_whatever_the_age_of_its_record(
         volume_encoder=recorded,
     )
     weights = {f"volume_encoder.{name}": value for name, value in build_volume_encoder().state_dict().items()}
+    weights |= {"slice_projection.weight": torch.zeros(640, 3904), "slice_projection.bias": torch.zeros(640)}
     config = config_of(
         "stage3_swav", f"{TRUNK}.ATTENTION_AXIS={axis}", SMALL, parent=save_checkpoint(tmp_path, record, weights)
     )

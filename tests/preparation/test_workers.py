@@ -133,7 +133,7 @@ def test_workers_end_with_the_iterator(tasks, tmp_path):
     began = time.monotonic()
     running.close()
     assert gone_within(pids, 1)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10  # and not until the tasks end, after a minute
 
 
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGINT"])

@@ -64,7 +64,12 @@ def run_guarded(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "NETWORK_LOG": str(log)}
         environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path / "guard"), os.environ.get("PYTHONPATH", "")])
         return subprocess.run(
-            [sys.executable, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+            [sys.executable, *arguments],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            encoding="utf-8",
+            check=False,
         )
 
     return run

@@ -13,6 +13,7 @@ from vissl_jointssl.checkpoints.integrity import damage
 from vissl_jointssl.checkpoints.keeping import checkpoint_to_resume
 from vissl_jointssl.checkpoints.loading import DamagedFileError, first_line, load_plain
 from vissl_jointssl.checkpoints.reading import (
+    COUNTER,
     RECORD_HOOK,
     SLICE_ENCODER_PREFIX,
     SLICE_PROJECTION,
@@ -32,6 +33,7 @@ from vissl_jointssl.checkpoints.writing import (
 )
 
 __all__ = [
+    "COUNTER",
     "LINK_NAME",
     "RECORD_HOOK",
     "SLICE_ENCODER_PREFIX",

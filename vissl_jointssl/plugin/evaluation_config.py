@@ -6,13 +6,19 @@ import logging
 
 from vissl.config import AttrDict
 
-from vissl_jointssl.checkpoints import SLICE_ENCODER_PREFIX, VOLUME_ENCODER_PREFIX, Checkpoint, CheckpointError
+from vissl_jointssl.checkpoints import (
+    COUNTER,
+    SLICE_ENCODER_PREFIX,
+    VOLUME_ENCODER_PREFIX,
+    Checkpoint,
+    CheckpointError,
+)
 from vissl_jointssl.manifest import Manifest
 from vissl_jointssl.models.slice_encoder import embedding_width
 from vissl_jointssl.models.volume_cnn import WIDTH as VOLUME_CNN_WIDTH
 from vissl_jointssl.plugin.config_faults import TRUNK_SECTION
 from vissl_jointssl.plugin.options import TrunkOptions, read_options
-from vissl_jointssl.plugin.trunk_config import slice_faults, trunk_section, with_whole_record
+from vissl_jointssl.plugin.trunk_config import slice_faults, trunk_section, weight_names, with_whole_record
 
 RESNET_TRUNKS = ("resnet", "joint_trunk")  # those whose weights lie under SLICE_ENCODER_PREFIX
 VOLUME_CNN_PREFIX = "stem."  # where the first weights of `volume_cnn_trunk` lie
@@ -60,7 +66,7 @@ def _complete_trunk(cfg: AttrDict, parent: Checkpoint) -> list[str]:
             "give the checkpoint of a 2D ResNet, such as stage 1's, or of stage 2 or 3"
         ]
     if cfg.MODEL.TRUNK.NAME != "joint_trunk":
-        return []
+        return _absent_weights(cfg, parent)
     given = cfg.MODEL.TRUNK.get("JOINT_SSL", {})
     options, faults = read_options(TrunkOptions, given, TRUNK_SECTION)
     if faults:
@@ -91,7 +97,20 @@ def _complete_trunk(cfg: AttrDict, parent: Checkpoint) -> list[str]:
         )
     cfg.MODEL.TRUNK["JOINT_SSL"] = AttrDict(section)
     splits = ["TRAIN", "TEST"] if cfg.TEST_MODEL else ["TRAIN"]
-    return slice_faults(cfg, section.get("ATTENTION_AXIS", "slice"), section.get("VOLUME_ENCODER", {}), splits)
+    faults = slice_faults(cfg, section.get("ATTENTION_AXIS", "slice"), section.get("VOLUME_ENCODER", {}), splits)
+    return faults + _absent_weights(cfg, parent)
+
+
+def _absent_weights(cfg: AttrDict, parent: Checkpoint) -> list[str]:
+    """VISSL leaves what it does not find at its random start, and says so in the log alone."""
+    names = weight_names(cfg)
+    absent = [name for name in names if name not in parent.trunk and not name.endswith(COUNTER)]
+    if not absent:
+        return []
+    return [
+        f"{parent.path} lacks {len(absent)} of the {len(names)} weights of {cfg.MODEL.TRUNK.NAME}, first {absent[0]}; "
+        "give a whole checkpoint, or an evaluation would score random weights"
+    ]
 
 
 def _volume_width(cfg: AttrDict) -> int | None:

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 from vissl.config import AttrDict
+from vissl.models.trunks import get_model_trunk
 
 from vissl_jointssl.checkpoints import Checkpoint, CheckpointError, StageRecord
 from vissl_jointssl.models.attention_axis import volume_encoder_options
 from vissl_jointssl.models.slice_encoder import embedding_width
 from vissl_jointssl.plugin.config_faults import TRUNK_SECTION, VIEW_TRANSFORMS
-from vissl_jointssl.plugin.joint_trunk import JointTrunk
 from vissl_jointssl.plugin.options import RunOptions, TrunkOptions
 from vissl_jointssl.views import ViewRecipe
 
@@ -69,9 +69,10 @@ def view_slices(cfg: AttrDict, split: str) -> list[int]:
 
 
 def weight_names(cfg: AttrDict) -> list[str]:
-    """Names of every weight and buffer of the joint trunk that a completed config builds; none of them is drawn."""
+    """Names of every weight and buffer of the trunk that a completed config builds; none of them is drawn."""
+    name = cfg.MODEL.TRUNK.NAME
     with torch.device("meta"):
-        return list(JointTrunk(cfg.MODEL, "joint_trunk").state_dict())
+        return list(get_model_trunk(name)(cfg.MODEL, name).state_dict())
 
 
 def with_trunk(record: StageRecord, trunk: TrunkOptions) -> StageRecord:
