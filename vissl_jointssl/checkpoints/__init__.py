@@ -8,12 +8,11 @@ Trunk names are VISSL's own, without the prefix that its feature extractor adds:
 """
 
 from vissl_jointssl.checkpoints.finding import is_finished, newest_checkpoint
-from vissl_jointssl.checkpoints.handing_over import hand_over
+from vissl_jointssl.checkpoints.handing_over import absent_weights, hand_over
 from vissl_jointssl.checkpoints.integrity import damage
 from vissl_jointssl.checkpoints.keeping import checkpoint_to_resume
 from vissl_jointssl.checkpoints.loading import DamagedFileError, first_line, load_plain
 from vissl_jointssl.checkpoints.reading import (
-    COUNTER,
     RECORD_HOOK,
     SLICE_ENCODER_PREFIX,
     SLICE_PROJECTION,
@@ -33,7 +32,6 @@ from vissl_jointssl.checkpoints.writing import (
 )
 
 __all__ = [
-    "COUNTER",
     "LINK_NAME",
     "RECORD_HOOK",
     "SLICE_ENCODER_PREFIX",
@@ -44,6 +42,7 @@ __all__ = [
     "CheckpointWriteError",
     "DamagedFileError",
     "StageRecord",
+    "absent_weights",
     "checkpoint_to_resume",
     "damage",
     "first_line",

@@ -60,7 +60,7 @@ def hand_over(
             f"it has no stage record, so it cannot be told from which stage it comes (needed: stage {needed}); "
             "train that stage with vissl_jointssl, or allow an unrecorded parent if you know what it is"
         )
-    faults += _absent_weights(parent.trunk, names, needed) + _wrong_projection(parent.trunk, child)
+    faults += _untrained_parts(parent.trunk, names, needed) + _wrong_projection(parent.trunk, child)
     if faults:
         listed = "".join(f"\n  - {fault}" for fault in faults)
         raise CheckpointError(f"{parent.path} cannot be handed over to stage {stage}:{listed}")
@@ -92,12 +92,17 @@ def _record_faults(record: StageRecord, child: StageRecord, needed: int, mixed_f
     return faults
 
 
-def _absent_weights(trunk: Mapping[str, Tensor], names: Collection[str], needed: int) -> list[str]:
+def absent_weights(trunk: Mapping[str, Tensor], names: Collection[str]) -> list[str]:
+    """Names that a trunk has no weight for. Counters of BatchNorm do not matter, and VISSL skips them by default."""
+    return [name for name in names if name not in trunk and not name.endswith(COUNTER)]
+
+
+def _untrained_parts(trunk: Mapping[str, Tensor], names: Collection[str], needed: int) -> list[str]:
     """The record is a claim; the weights are what will be loaded."""
     faults = []
     for prefix in (SLICE_ENCODER_PREFIX,) if needed == 1 else (SLICE_ENCODER_PREFIX, *JOINT_PREFIXES):
         wanted = [name for name in names if name.startswith(prefix) and not name.endswith(COUNTER)]
-        absent = [name for name in wanted if name not in trunk]
+        absent = absent_weights(trunk, wanted)
         if absent and len(absent) == len(wanted):
             faults.append(f"its trunk has no weights called {prefix}*; pass the last checkpoint of stage {needed}")
         elif absent:

@@ -7,11 +7,11 @@ import logging
 from vissl.config import AttrDict
 
 from vissl_jointssl.checkpoints import (
-    COUNTER,
     SLICE_ENCODER_PREFIX,
     VOLUME_ENCODER_PREFIX,
     Checkpoint,
     CheckpointError,
+    absent_weights,
 )
 from vissl_jointssl.manifest import Manifest
 from vissl_jointssl.models.slice_encoder import embedding_width
@@ -66,7 +66,7 @@ def _complete_trunk(cfg: AttrDict, parent: Checkpoint) -> list[str]:
             "give the checkpoint of a 2D ResNet, such as stage 1's, or of stage 2 or 3"
         ]
     if cfg.MODEL.TRUNK.NAME != "joint_trunk":
-        return _absent_weights(cfg, parent)
+        return _incomplete(cfg, parent)
     given = cfg.MODEL.TRUNK.get("JOINT_SSL", {})
     options, faults = read_options(TrunkOptions, given, TRUNK_SECTION)
     if faults:
@@ -98,13 +98,13 @@ def _complete_trunk(cfg: AttrDict, parent: Checkpoint) -> list[str]:
     cfg.MODEL.TRUNK["JOINT_SSL"] = AttrDict(section)
     splits = ["TRAIN", "TEST"] if cfg.TEST_MODEL else ["TRAIN"]
     faults = slice_faults(cfg, section.get("ATTENTION_AXIS", "slice"), section.get("VOLUME_ENCODER", {}), splits)
-    return faults + _absent_weights(cfg, parent)
+    return faults + _incomplete(cfg, parent)
 
 
-def _absent_weights(cfg: AttrDict, parent: Checkpoint) -> list[str]:
+def _incomplete(cfg: AttrDict, parent: Checkpoint) -> list[str]:
     """VISSL leaves what it does not find at its random start, and says so in the log alone."""
     names = weight_names(cfg)
-    absent = [name for name in names if name not in parent.trunk and not name.endswith(COUNTER)]
+    absent = absent_weights(parent.trunk, names)
     if not absent:
         return []
     return [

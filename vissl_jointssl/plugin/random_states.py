@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 
+from vissl_jointssl.plugin.micro_batches import random_state
 from vissl_jointssl.views import SampleKey
 
 
@@ -23,12 +24,12 @@ def take_random_states() -> dict[str, Any]:
     """State of the CPU's three generators, and of the current GPU's once there is one, as tensors and plain values."""
     version, words, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
-    on_gpu = torch.cuda.is_available() and torch.cuda.is_initialized()
+    cpu, gpu = random_state()
     return {
         "python": [version, list(words), gauss],
         "numpy": [name, torch.from_numpy(np.asarray(keys, np.int64)), position, has_gauss, cached],
-        "cpu": torch.get_rng_state(),
-        "gpu": torch.cuda.get_rng_state() if on_gpu else None,
+        "cpu": cpu,
+        "gpu": gpu,
     }
 
 

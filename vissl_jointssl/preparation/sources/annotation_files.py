@@ -1,8 +1,9 @@
-"""JSON and XML that somebody else wrote: read as data, within limits, and nothing in them is expanded."""
+"""JSON, XML and numbers that somebody else wrote: read as data, within limits, and nothing in them is expanded."""
 
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, TreeBuilder
@@ -79,3 +80,12 @@ def _refuse(constant: str) -> None:
 
 def _refuse_declaration(*_: object) -> None:
     raise _Declared
+
+
+def parse_number(text: str | None) -> float:
+    """A finite number; NaN, which no comparison holds for, where there is none."""
+    try:
+        value = float(text or "")
+    except ValueError:
+        return math.nan
+    return value if math.isfinite(value) else math.nan

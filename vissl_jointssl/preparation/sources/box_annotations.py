@@ -20,7 +20,7 @@ from typing import Any
 
 from vissl_jointssl.manifest import Box
 from vissl_jointssl.preparation.errors import PreparationError, printable
-from vissl_jointssl.preparation.sources.annotation_files import parse_json, parse_xml
+from vissl_jointssl.preparation.sources.annotation_files import parse_json, parse_number, parse_xml
 from vissl_jointssl.spelling import nearest
 
 _SHOWN = 50
@@ -141,7 +141,7 @@ def read_voc(paths: Iterable[Path], first_pixel: int = 1, label_names: Sequence[
         for number, item in enumerate(root.findall("object"), start=1):
             name = (item.findtext("name") or "").strip()
             first_x, first_y, last_x, last_y = (
-                _number(item.findtext(f"bndbox/{edge}")) for edge in ("xmin", "ymin", "xmax", "ymax")
+                parse_number(item.findtext(f"bndbox/{edge}")) for edge in ("xmin", "ymin", "xmax", "ymax")
             )
             edges = (first_x - first_pixel, first_y - first_pixel, last_x, last_y)
             if not name or (label_names is not None and name not in label_names):
@@ -193,15 +193,6 @@ def _edges(value: Any) -> tuple[float, ...] | None:
     except OverflowError:
         return None
     return edges if all(map(math.isfinite, edges)) and edges[2] > 0 and edges[3] > 0 else None
-
-
-def _number(text: str | None) -> float:
-    """NaN, which no comparison holds for, where there is none."""
-    try:
-        value = float(text or "")
-    except ValueError:
-        return math.nan
-    return value if math.isfinite(value) else math.nan
 
 
 def _refuse(path: Path, faults: Sequence[str]) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import math
 from collections.abc import Mapping
 from pathlib import Path
 
 from vissl_jointssl.manifest import Box
 from vissl_jointssl.preparation.errors import PreparationError, printable
+from vissl_jointssl.preparation.sources.annotation_files import parse_number
 from vissl_jointssl.preparation.sources.box_merging import merge_boxes
 from vissl_jointssl.preparation.sources.case_files import refuse
 
@@ -44,7 +44,7 @@ def read_box_table(path: Path, labels: Mapping[str, int]) -> dict[str, tuple[Box
             name = (row["class_name"] or "").lower()
             if name == _NOTHING:
                 continue
-            left, top, right, bottom = (_number(row[column]) for column in _COLUMNS[2:])
+            left, top, right, bottom = (parse_number(row[column]) for column in _COLUMNS[2:])
             if not row["image_id"] or name not in labels:
                 faults.append(f"{printable(path)}: line {rows.line_num} names no image, or a class that is not known")
             elif left < right and top < bottom:
@@ -55,12 +55,3 @@ def read_box_table(path: Path, labels: Mapping[str, int]) -> dict[str, tuple[Box
     if _READER in columns:
         return {image: merge_boxes(boxes) for image, boxes in found.items()}
     return {image: tuple(boxes) for image, boxes in found.items()}
-
-
-def _number(text: str | None) -> float:
-    """NaN, which no comparison holds for, where there is none."""
-    try:
-        value = float(text or "")
-    except ValueError:
-        return math.nan
-    return value if math.isfinite(value) else math.nan
