@@ -29,7 +29,7 @@ MAY_ENTER = {
     "plugin": {"models", "objectives", "views"},
     "evaluation": {"models", "views"},
     "export": {"models"},
-    "speed": {"preparation", "views"},
+    "speed": {"preparation", "views", "models", "objectives", "training", "plugin"},
 }
 
 

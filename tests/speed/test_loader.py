@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from vissl_jointssl.cli import main
-from vissl_jointssl.speed import contestants, loader
+from vissl_jointssl.speed import crop_readers, loader
 from vissl_jointssl.speed.loader import measure_loader
+from vissl_jointssl.speed.loader_table import loader_table
 from vissl_jointssl.speed.synthetic_ct import write_synthetic_ct
-from vissl_jointssl.speed.table import loader_table
 from vissl_jointssl.speed.timing import Timing
 
 WAYS = {"cache", "nibabel_whole", "nibabel_sliced", "torchio"}
@@ -98,8 +98,8 @@ def test_without_a_folder_scans_are_made(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_contestant_that_reads_another_box_ends_the_measure(scans: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wrong: dict[str, Callable[..., np.ndarray]] = dict(contestants.CONTESTANTS)
-    wrong["torchio"] = lambda crop: contestants.from_torchio(crop)[::-1].copy()
+    wrong: dict[str, Callable[..., np.ndarray]] = dict(crop_readers.CONTESTANTS)
+    wrong["torchio"] = lambda crop: crop_readers.from_torchio(crop)[::-1].copy()
     monkeypatch.setattr(loader, "CONTESTANTS", wrong)
     with pytest.raises(ValueError, match="torchio gave other grey values than the cache: they differ by up to"):
         measure_loader(scans, 1, 1, crop_size=(4, 8, 8))

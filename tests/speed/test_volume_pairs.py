@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from vissl_jointssl.preparation.pipeline import prepare_folder
-from vissl_jointssl.speed.contestants import CONTESTANTS, OURS, check_same, from_cache, slices_from_cache
+from vissl_jointssl.speed.crop_readers import CONTESTANTS, OURS, check_same, from_cache, slices_from_cache
 from vissl_jointssl.speed.volume_pairs import Crop, VolumePair, draw_crop, pair_volume
 
 # Every way that the axes of a file can lie, by nibabel's letters; 8 of 48, each axis first, reversed and not.

@@ -6,34 +6,75 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
+from vissl_jointssl.speed.measures import MEASURES, Settings, load_measure
 from vissl_jointssl.spelling import nearest
 
-MEASURES = ("loader",)
+ALL = "all"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
     # No choices=: an unknown name is answered with the nearest known one.
-    parser.add_argument("what", help="loader: random crops from our cache, against nibabel and TorchIO")
-    parser.add_argument("folder", nargs="?", type=Path, help="scans (.nii.gz); default: CT-like ones are made")
-    parser.add_argument("--volumes", type=int, default=4, metavar="N", help="scans; default: %(default)s")
-    parser.add_argument("--crops", type=int, default=24, metavar="N", help="crops in all; default: %(default)s")
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    known = "; ".join(f"{name}: {words}" for name, words in MEASURES.items())
+    parser.add_argument("what", help=f"{known}; {ALL}: each of them, and one line of their ratios")
+    parser.add_argument("folder", nargs="?", type=Path, help="scans (.nii.gz) for loader; default: CT-like ones")
+    parser.add_argument(
+        "--volumes", type=int, default=Settings.volumes, metavar="N", help="loader: scans (%(default)s)"
+    )
+    parser.add_argument("--crops", type=int, default=Settings.crops, metavar="N", help="loader: crops (%(default)s)")
+    parser.add_argument(
+        "--repetitions", type=int, default=Settings.repetitions, metavar="N", help="turns of each (%(default)s)"
+    )
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "gpu"), default="auto", help="default: a GPU if there is one"
+    )
+    parser.add_argument("--json", action="store_true", help="JSON instead of tables: an object, for all one line")
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure, and print.
 
     Raises:
-        ValueError: If nobody knows the measure, or as in `measure_loader`.
+        ValueError: If nobody knows the measure, a number is not positive, the device is absent, or as the measure says.
     """
-    if args.what not in MEASURES:
-        raise ValueError(f"no measure is called {args.what!r}{nearest(args.what, MEASURES)}")
-    # Late, so that `--help` does not import torch.
-    from vissl_jointssl.speed.loader import measure_loader
-    from vissl_jointssl.speed.table import loader_table
-
-    measured = measure_loader(args.folder, args.volumes, args.crops)
-    sys.stdout.write((json.dumps(measured, indent=2) if args.json else loader_table(measured)) + "\n")
+    if args.what not in (*MEASURES, ALL):
+        raise ValueError(f"no measure is called {args.what!r}{nearest(args.what, (*MEASURES, ALL))}")
+    if args.repetitions < 1:
+        raise ValueError(f"repetitions is {args.repetitions}; expected at least 1")
+    settings = Settings(args.repetitions, _device(args.device), args.folder, args.volumes, args.crops)
+    if args.what != ALL:
+        measured, table, _ = _one(args.what, settings)
+        _print(json.dumps(measured, indent=2) if args.json else table)
+        return 0
+    ratios: dict[str, float] = {}
+    machine: dict[str, Any] = {}
+    for name in MEASURES:
+        measured, table, of_one = _one(name, settings)
+        machine, ratios = measured["machine"], ratios | of_one
+        if not args.json:
+            _print(f"{name}\n{table}\n")
+    _print(json.dumps({"machine": machine, "ratios": ratios}))
     return 0
+
+
+def _one(name: str, settings: Settings) -> tuple[dict[str, Any], str, dict[str, float]]:
+    measure = load_measure(name)
+    measured = measure.measure(settings)
+    return measured, measure.table(measured), measure.ratios(measured)
+
+
+def _device(asked: str) -> str:
+    """Late import, so that `--help` does not import torch."""
+    import torch
+
+    found = torch.cuda.is_available()
+    if asked == "gpu" and not found:
+        raise ValueError("device is gpu, but PyTorch sees none; give --device cpu or check the driver")
+    return "gpu" if asked != "cpu" and found else "cpu"
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from vissl_jointssl.speed.contestants import from_cache
+from vissl_jointssl.speed.crop_readers import from_cache
 from vissl_jointssl.speed.volume_pairs import Crop
 
 READS = 128  # at 3 ms each, long enough beside what starting an epoch costs

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vissl_jointssl.speed.contestants import OURS
+from vissl_jointssl.speed.crop_readers import OURS
 
 _WAYS = {
     OURS: "our cache",

@@ -1,0 +1,51 @@
+"""What `jointssl speed` can measure, and what a measure is asked with."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command line says.
+
+    Args:
+        repetitions: How often each contestant takes its turn; medians are over these.
+        device: ``cpu`` or ``gpu``.
+        folder: Scans (`.nii.gz`) for `loader`; None makes some.
+        volumes: Scans for `loader`.
+        crops: Crops in all for `loader`.
+    """
+
+    repetitions: int = 5
+    device: str = "cpu"
+    folder: Path | None = None
+    volumes: int = 4
+    crops: int = 24
+
+
+class Measure(Protocol):
+    """A module of this room that measures one thing."""
+
+    def measure(self, settings: Settings) -> dict[str, Any]:
+        """Everything that was measured, for JSON; its keys are told in docs/speed.md. `what` is the measure's name."""
+
+    def table(self, measured: Mapping[str, Any]) -> str:
+        """The same for people, lines of text."""
+
+    def ratios(self, measured: Mapping[str, Any]) -> dict[str, float]:
+        """What `jointssl speed all` collects, by name."""
+
+
+MEASURES = {
+    "loader": "random crops from our cache, against nibabel and TorchIO",
+}
+
+
+def load_measure(name: str) -> Measure:
+    """The module of this room that is called as the measure."""
+    return cast("Measure", importlib.import_module(f"vissl_jointssl.speed.{name}"))
