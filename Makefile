@@ -34,8 +34,8 @@ test: setup  ## the tests, without the slow ones
 test-slow: setup  ## all the tests, the slow ones too
 	@$(BIN)/python -m pytest -q
 
-speed: setup  ## crops from the cache against nibabel and TorchIO; docs/speed.md has a run
-	@$(BIN)/jointssl speed loader
+speed: setup  ## how far training is from what this machine can do; docs/speed.md has a run
+	@$(BIN)/jointssl speed all
 
 lint: setup  ## ruff: rules and format
 	@$(BIN)/ruff check .

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 import torch
+from classy_vision.hooks import ClassyHook
 from hydra import initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
@@ -32,6 +33,8 @@ from vissl_jointssl.plugin.hooks import hook_generator
 from vissl_jointssl.plugin.search_path import register_search_path
 from vissl_jointssl.plugin.stop_signals import Stopped
 from vissl_jointssl.run_signs import LAST_WORDS
+
+HookGenerator = Callable[[AttrDict], list[ClassyHook]]
 
 CPU_OVERRIDES = "config.MACHINE.DEVICE=cpu config.DISTRIBUTED.BACKEND=gloo"
 
@@ -72,17 +75,20 @@ def read_config(overrides: list[str]) -> tuple[Any, AttrDict]:
     return args, prepare(config)
 
 
-def launch_on_this_node(config: AttrDict, node_id: int, engine_name: str) -> None:
-    """Run an engine on this machine with our hooks, and wait for it.
+def launch_on_this_node(
+    config: AttrDict, node_id: int, engine_name: str, hooks: HookGenerator = hook_generator
+) -> None:
+    """Run an engine on this machine, and wait for it.
 
     Args:
         config: The run's config, completed by VISSL and by us.
         node_id: Which node of the run this is, from 0.
         engine_name: ``train``, ``extract_features``, ``extract_cluster`` or one of ours.
+        hooks: Makes them, in every rank; ours and VISSL's by default.
     """
     setup_logging(__name__)
     fit_to_machine(config)
-    launch_distributed(cfg=config, node_id=node_id, engine_name=engine_name, hook_generator=hook_generator)
+    launch_distributed(cfg=config, node_id=node_id, engine_name=engine_name, hook_generator=hooks)
 
 
 def compose(overrides: list[str]) -> DictConfig:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vissl_jointssl.speed.crop_readers import OURS
+from vissl_jointssl.speed.timing import machine_line
 
 _WAYS = {
     OURS: "our cache",
@@ -25,13 +26,12 @@ def loader_table(measured: Mapping[str, Any]) -> str:
     for name, way in _WAYS.items():
         rows.append(_row(f"{way:{width}}", times[name], times[OURS]))
     rows.append(_row(f"{'our cache, whole slices':{width}}", measured["seconds_per_whole_slices"], times[OURS]))
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     reading = measured["reading"]["volumes_per_second_per_core"]
     return "\n".join(
         [
             f"{crop['count']} random crops of {_times(crop['size'])} from {scans['count']} scans ({scans['origin']}) "
             f"of {', '.join(shapes[:3])}{' and other sizes' if len(shapes) > 3 else ''}",
-            f"{machine['cores']} cores, {machine['processor']}; {versions}; commit {machine['commit']}",
+            machine_line(machine),
             f"page cache: {measured['page_cache']}; every way gave the same voxels",
             "",
             *rows,

@@ -76,6 +76,12 @@ def machine(packages: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def machine_line(found: Mapping[str, Any]) -> str:
+    """What `machine` found, in one line."""
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    return f"{found['cores']} cores, {found['processor']}; {versions}; commit {found['commit']}"
+
+
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

@@ -1,0 +1,127 @@
+"""`jointssl speed step`: what it counts, what it leaves out, and that ratios are of what was timed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from vissl_jointssl.plugin.hooks.step_timing import StepTimingHook
+from vissl_jointssl.speed import step
+from vissl_jointssl.speed.ceiling import Ceiling, image_groups
+from vissl_jointssl.speed.engine_runs import StepTimes
+from vissl_jointssl.speed.measures import Settings
+
+
+def test_a_batch_is_counted_by_size_and_missing_slices_do_not_count() -> None:
+    volumes = torch.zeros(2, 5, 1, 8, 6)
+    volumes[1, 3:] = float("nan")
+    assert image_groups([volumes, volumes]) == {(8, 6): 16}
+    assert image_groups([torch.zeros(4, 3, 8, 8), torch.zeros(4, 3, 8, 8), torch.zeros(4, 3, 4, 4)]) == {
+        (8, 8): 8,
+        (4, 4): 4,
+    }
+    assert image_groups(torch.zeros(3, 3, 7, 9)) == {(7, 9): 3}
+
+
+def test_the_ceiling_runs_every_image_through_the_whole_network_and_back() -> None:
+    ceiling = Ceiling({(32, 32): 3, (16, 16): 2}, torch.device("cpu"))
+    seen: list[tuple[int, ...]] = []
+    gradients: list[bool] = []
+    resnet = ceiling._resnet
+    resnet.layer4.register_forward_hook(lambda module, inputs, output: seen.append(tuple(output.shape)))
+    resnet.conv1.weight.register_post_accumulate_grad_hook(lambda weight: gradients.append(bool(weight.grad.any())))
+    ceiling()
+    assert seen == [(3, 2048, 1, 1), (2, 2048, 1, 1)]
+    assert gradients == [True]  # the first layer's, once for all groups
+    assert resnet.conv1.weight.grad is None
+    assert resnet.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+class Clock:
+    """Time that passes only where a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+def test_times_are_of_whole_training_steps_and_the_other_is_timed_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr("vissl_jointssl.plugin.hooks.step_timing.time", clock)
+
+    class Slow:
+        def __iter__(self) -> Slow:
+            return self
+
+        def __next__(self) -> int:
+            clock.now += 2.0
+            return 7
+
+        def __len__(self) -> int:
+            return 3
+
+    task = SimpleNamespace(device=torch.device("cpu"), train=True, data_iterator=None)
+
+    def recreate() -> None:
+        clock.now += 50.0  # workers start
+        task.data_iterator = Slow()
+
+    def between(of: object) -> None:
+        assert of is task
+        clock.now += 30.0
+
+    task.recreate_data_iterator = recreate
+    hook = StepTimingHook(tmp_path / "times.json", between)
+    hook.on_start(task)
+    task.recreate_data_iterator()
+    assert len(task.data_iterator) == 3
+    hook.on_phase_start(task)
+    for _ in range(2):
+        assert next(task.data_iterator) == 7
+        clock.now += 8.0
+        hook.on_step(task)
+    task.train = False
+    next(task.data_iterator)
+    hook.on_step(task)
+    hook.on_end(task)
+    assert (
+        tmp_path / "times.json"
+    ).read_text() == '{"steps": [10.0, 10.0], "between": [30.0, 30.0], "waits": [2.0, 2.0]}'
+
+
+def test_ratios_leave_the_warm_up_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: dict[str, Sequence[str]] = {}
+    times = {
+        "stage3": StepTimes((99.0, 99.0, 12.0, 11.0, 13.0), (1.0, 1.0, 10.0, 10.0, 10.0), (9.0, 9.0, 0.0, 0.0, 0.0)),
+        "stage1": StepTimes((99.0, 99.0, 3.0, 3.0, 3.0), (1.0, 1.0, 2.0, 2.0, 2.0), (0.0,) * 5),
+        "alone": StepTimes((99.0, 99.0, 10.0, 10.0, 20.0), (0.0,) * 5, (90.0, 90.0, 0.5, 0.5, 1.0)),
+    }
+
+    def pretend(folder: Path, mode: str, overrides: Sequence[str]) -> StepTimes:
+        runs[f"{folder.name} {mode}"] = overrides
+        return times[folder.name]
+
+    monkeypatch.setattr(step, "timed_run", pretend)
+    monkeypatch.setattr(step, "SCAN_SHAPE", (8, 8, 4))
+    measured = step.measure(Settings(repetitions=3), step.Sizes(2, 4, 8, 3, (16, 8)))
+    assert list(runs) == ["stage3 by_turns", "stage1 by_turns", "alone alone"]
+    assert runs["stage3 by_turns"] == runs["alone alone"]
+    assert "config.DATA.TRAIN.DATA_LIMIT=15" in runs["stage1 by_turns"]
+    assert step.ratios(measured) == {
+        "step_over_ceiling": 1.2,
+        "stage1_over_ceiling": 1.5,
+        "data_wait_share": pytest.approx(0.05),
+    }
+    assert measured["stage3"]["images"] == 16
+    assert measured["stage1"]["images"] == 24
+    said = step.table(measured)
+    assert "stage 3: step 12.000 s, ceiling 10.000 s for 16 images; 1.200 times the ceiling" in said
+    assert "waiting for data: 5.00 %" in said

@@ -1,0 +1,101 @@
+"""How long each training step takes inside the engine, and something to compare with, by turns."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from classy_vision.generic.distributed_util import is_primary
+from classy_vision.hooks import ClassyHook
+
+
+class StepTimingHook(ClassyHook):
+    """Times whole steps: data, forward, loss, backward, optimizer and every hook that stands before this one.
+
+    Must be the last hook. On a GPU it waits for the device after each step, which training itself does not.
+
+    Args:
+        out: Written at the end: a JSON object with `steps`, `between` and `waits`, lists of seconds of equal length;
+            `waits` is the part of a step that it waited for data.
+        between: Called with the task after each training step and timed apart; None leaves steps undisturbed.
+    """
+
+    on_forward = ClassyHook._noop
+    on_loss_and_meter = ClassyHook._noop
+    on_backward = ClassyHook._noop
+    on_update = ClassyHook._noop
+    on_phase_end = ClassyHook._noop
+
+    def __init__(self, out: Path, between: Callable[[Any], None] | None = None) -> None:
+        super().__init__()
+        self._out = out
+        self._between = between
+        self._seconds: dict[str, list[float]] = {"steps": [], "between": [], "waits": []}
+        self._waited = 0.0
+        self._begin = 0.0
+
+    def on_start(self, task: Any) -> None:
+        """See every wait for data: VISSL's steps read `task.data_iterator` and nothing else."""
+        task.recreate_data_iterator = _timed(task.recreate_data_iterator, task, self._add_wait)
+
+    def on_phase_start(self, task: Any) -> None:
+        """The first step begins now; starting the loader's workers is no part of it."""
+        self._begin = _now(task.device)
+
+    def on_step(self, task: Any) -> None:
+        """Note the step that ends here, then let the other take its turn."""
+        if task.train:
+            end = _now(task.device)
+            self._seconds["steps"].append(end - self._begin)
+            self._seconds["waits"].append(self._waited)
+            if self._between is not None:
+                self._between(task)
+            self._seconds["between"].append(_now(task.device) - end)
+        self._waited = 0.0
+        self._begin = _now(task.device)
+
+    def on_end(self, task: Any) -> None:
+        """Write what was noted."""
+        if is_primary():
+            self._out.write_text(json.dumps(self._seconds), encoding="utf-8")
+
+    def _add_wait(self, seconds: float) -> None:
+        self._waited += seconds
+
+
+class _TimedIterator:
+    """An iterator that says how long each `next` took."""
+
+    def __init__(self, inner: Any, say: Callable[[float], None]) -> None:
+        self._inner = inner
+        self._say = say
+
+    def __iter__(self) -> _TimedIterator:
+        return self
+
+    def __len__(self) -> int:
+        return len(self._inner)
+
+    def __next__(self) -> Any:
+        start = time.perf_counter()
+        sample = next(self._inner)
+        self._say(time.perf_counter() - start)
+        return sample
+
+
+def _timed(recreate: Callable[..., None], task: Any, say: Callable[[float], None]) -> Callable[..., None]:
+    def recreated(*args: Any, **options: Any) -> None:
+        recreate(*args, **options)
+        task.data_iterator = _TimedIterator(task.data_iterator, say)
+
+    return recreated
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
