@@ -35,7 +35,7 @@ VERBS = {
         "vissl_jointssl.checkpoints.import_command",
         "make any library's ResNet-50 weights a checkpoint that stage 1 starts from",
     ),
-    "speed": ("vissl_jointssl.speed.command", "measure the loader against nibabel and TorchIO"),
+    "speed": ("vissl_jointssl.speed.command", "measure how far training is from what this machine can do"),
 }
 
 

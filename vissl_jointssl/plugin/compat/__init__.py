@@ -70,6 +70,7 @@ def install() -> None:
             hooks,
             launching,
             loader,
+            memory_layout,
             resume,
             skipped_steps,
             swav_momentum,
@@ -80,6 +81,7 @@ def install() -> None:
         without_apex.replace_larc()
         without_apex.replace_amp()
         without_apex.replace_sync_bn()
+        memory_layout.replace_build_model()
         deepclusterv2.replace_memory()
         deepclusterv2.rebuild_memory_on_resume()
         swav_momentum.replace_momentum_network()
