@@ -40,7 +40,15 @@ from vissl.utils import distributed_launcher
 from vissl.utils.cluster_utils import ClusterAssignment, ClusterAssignmentLoader
 
 from vissl_jointssl.checkpoints import CheckpointError
-from vissl_jointssl.plugin.compat import checkpoints, data_files, launching, ranks, swav_momentum, without_apex
+from vissl_jointssl.plugin.compat import (
+    checkpoints,
+    data_files,
+    fused_optimizers,
+    launching,
+    ranks,
+    swav_momentum,
+    without_apex,
+)
 from vissl_jointssl.run_signs import STOP_PIPE
 
 # --- installing
@@ -142,7 +150,8 @@ def _larc_by_hand(weights, gradients, lr, momentum, weight_decay, trust, clip, e
 def test_sgd_with_larc_follows_the_published_rule_and_says_so_once(clip, caplog):
     torch.manual_seed(0)
     parameters = [nn.Parameter(torch.randn(3, 4)), nn.Parameter(torch.randn(5))]
-    gradients = [[torch.randn(3, 4), torch.randn(5)] for _ in range(4)]
+    parameters.append(nn.Parameter(torch.randn(2, 3, 2, 2).to(memory_format=torch.channels_last)))
+    gradients = [[torch.randn_like(parameter) for parameter in parameters] for _ in range(4)]
     expected = _larc_by_hand([p.detach().clone() for p in parameters], gradients, 0.1, 0.9, 1e-2, 0.02, clip)
     optimizer = SGD.from_config(
         {
@@ -155,7 +164,7 @@ def test_sgd_with_larc_follows_the_published_rule_and_says_so_once(clip, caplog)
     )
     with caplog.at_level(logging.INFO):
         optimizer.prepare([{"params": parameters}])
-    assert caplog.messages.count(without_apex.LARC_NOTICE) == 1
+    assert caplog.messages.count(fused_optimizers.LARC_NOTICE) == 1
     for of_step in gradients:
         for parameter, gradient in zip(parameters, of_step, strict=True):
             parameter.grad = gradient.clone()

@@ -67,6 +67,7 @@ def install() -> None:
             checkpoints,
             data_files,
             deepclusterv2,
+            fused_optimizers,
             hooks,
             launching,
             loader,
@@ -79,6 +80,7 @@ def install() -> None:
 
         old_names.restore_numpy_names()
         without_apex.replace_larc()
+        fused_optimizers.replace_optimizers()
         without_apex.replace_amp()
         without_apex.replace_sync_bn()
         memory_layout.replace_build_model()

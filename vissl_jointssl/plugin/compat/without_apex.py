@@ -6,18 +6,15 @@ in one log line, because a run that does something else than its YAML says must 
 
 from __future__ import annotations
 
-import torch
-from classy_vision.optim import SGD, ClassyOptimizer, build_optimizer
+from classy_vision.optim import ClassyOptimizer, build_optimizer
 from classy_vision.tasks.classification_task import AmpType
 from torch import nn
 from vissl.config import AttrDict
 from vissl.models import convert_sync_bn
-from vissl.optimizers.larc_fsdp import LARC_FSDP
 from vissl.trainer.train_task import SelfSupervisionTask
 
 from vissl_jointssl.plugin.compat.patching import announce, replace_everywhere
 
-LARC_NOTICE = "LARC: apex is not needed; using VISSL's own PyTorch LARC"
 AMP_NOTICE = "AMP: apex is not needed; using PyTorch's (float16 autocast and gradient scaler)"
 AMP_OFF_NOTICE = "AMP: off, because mixed precision needs a GPU and config.MACHINE.DEVICE=cpu"
 SYNC_BN_NOTICE = "SyncBN: apex is not needed; using PyTorch's"
@@ -28,27 +25,8 @@ _vissl_convert_sync_bn = convert_sync_bn
 
 
 def replace_larc() -> None:
-    """``vissl/trainer/train_task.py:362`` and ``CV/optim/sgd.py:44`` refuse LARC without apex (by design).
-
-    VISSL's ``LARC_FSDP`` with local norms follows apex's published rule; on parameters that are not sharded it gives
-    the same numbers.
-    """
-    SGD.prepare = _prepare_sgd
+    """``vissl/trainer/train_task.py:362`` refuses LARC without apex (by design); ours is in `fused_optimizers`."""
     SelfSupervisionTask._build_optimizer = _build_optimizer
-
-
-def _prepare_sgd(self: SGD, param_groups: list[dict]) -> None:
-    """Build PyTorch's SGD, inside LARC if the config asks for it."""
-    self.optimizer = torch.optim.SGD(
-        param_groups,
-        lr=self._lr,
-        nesterov=self._nesterov,
-        momentum=self._momentum,
-        weight_decay=self._weight_decay,
-    )
-    if self._use_larc:
-        self.optimizer = LARC_FSDP(optimizer=self.optimizer, distributed_norm=False, **self._larc_config)
-        announce(LARC_NOTICE)
 
 
 def _build_optimizer(self: SelfSupervisionTask) -> ClassyOptimizer:
