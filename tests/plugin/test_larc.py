@@ -25,8 +25,9 @@ def _weights() -> list[nn.Parameter]:
 
 
 def _gradients(weights: list[nn.Parameter], step: int) -> None:
+    """The second weight is frozen in the first step, as VISSL freezes prototypes."""
     generator = torch.Generator().manual_seed(step)
-    for weight in weights[:3]:
+    for weight in weights[:3] if step else (weights[0], weights[2]):
         weight.grad = torch.empty_like(weight).copy_(torch.randn(weight.shape, generator=generator))
     weights[3].grad = torch.zeros_like(weights[3])
 

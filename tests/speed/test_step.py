@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -92,17 +93,17 @@ def test_times_are_of_whole_training_steps_and_the_other_is_timed_apart(
     next(task.data_iterator)
     hook.on_step(task)
     hook.on_end(task)
-    assert (
-        tmp_path / "times.json"
-    ).read_text() == '{"steps": [10.0, 10.0], "between": [30.0, 30.0], "waits": [2.0, 2.0]}'
+    noted = json.loads((tmp_path / "times.json").read_text())
+    assert 50e6 < noted.pop("peak") < 50e9  # bytes: PyTorch alone is that large, and no test is larger
+    assert noted == {"steps": [10.0, 10.0], "between": [30.0, 30.0], "waits": [2.0, 2.0]}
 
 
 def test_ratios_leave_the_warm_up_out(monkeypatch: pytest.MonkeyPatch) -> None:
     runs: dict[str, Sequence[str]] = {}
     times = {
-        "stage3": StepTimes((99.0, 99.0, 12.0, 11.0, 13.0), (1.0, 1.0, 10.0, 10.0, 10.0), (9.0, 9.0, 0.0, 0.0, 0.0)),
-        "stage1": StepTimes((99.0, 99.0, 3.0, 3.0, 3.0), (1.0, 1.0, 2.0, 2.0, 2.0), (0.0,) * 5),
-        "alone": StepTimes((99.0, 99.0, 10.0, 10.0, 20.0), (0.0,) * 5, (90.0, 90.0, 0.5, 0.5, 1.0)),
+        "stage3": StepTimes((99.0, 99.0, 12.0, 11.0, 13.0), (1.0, 1.0, 10.0, 10.0, 10.0), (9.0, 9.0, 0.0, 0.0, 0.0), 7),
+        "stage1": StepTimes((99.0, 99.0, 3.0, 3.0, 3.0), (1.0, 1.0, 2.0, 2.0, 2.0), (0.0,) * 5, 7),
+        "alone": StepTimes((99.0, 99.0, 10.0, 10.0, 20.0), (0.0,) * 5, (90.0, 90.0, 0.5, 0.5, 1.0), 7),
     }
 
     def pretend(folder: Path, mode: str, overrides: Sequence[str]) -> StepTimes:

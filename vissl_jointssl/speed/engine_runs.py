@@ -26,11 +26,13 @@ class StepTimes:
         steps: Whole steps.
         between: What took turns with them.
         waits: The part of each step that it waited for data.
+        peak: Most memory of the process, or on its GPU, bytes.
     """
 
     steps: tuple[float, ...]
     between: tuple[float, ...]
     waits: tuple[float, ...]
+    peak: int
 
 
 def prepare_scans(folder: Path, count: int, shape: tuple[int, int, int]) -> Path:
@@ -77,4 +79,5 @@ def timed_run(folder: Path, mode: str, overrides: Sequence[str]) -> StepTimes:
     if ended.returncode:
         said = log.read_text(encoding="utf-8", errors="replace").rstrip()
         raise RecipeError(f"a timed run failed (exit {ended.returncode}): {said.rpartition(LAST_WORDS)[2][-2000:]}")
-    return StepTimes(**{name: tuple(seconds) for name, seconds in json.loads(out.read_text()).items()})
+    found = json.loads(out.read_text(encoding="utf-8"))
+    return StepTimes(tuple(found["steps"]), tuple(found["between"]), tuple(found["waits"]), found["peak"])

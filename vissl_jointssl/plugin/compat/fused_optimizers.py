@@ -33,6 +33,7 @@ def _prepare_sgd(self: SGD, param_groups: list[dict[str, Any]]) -> None:
         weight_decay=self._weight_decay,
         fused=True,
     )
+    self.optimizer.register_step_pre_hook(begin_momenta)
     self.optimizer.register_load_state_dict_post_hook(lay_out_state)
     if self._use_larc:
         self.optimizer = Larc(optimizer=self.optimizer, distributed_norm=False, **self._larc_config)
@@ -50,6 +51,18 @@ def _prepare_adamw(self: AdamW, param_groups: list[dict[str, Any]]) -> None:
         fused=True,
     )
     self.optimizer.register_load_state_dict_post_hook(lay_out_state)
+
+
+def begin_momenta(optimizer: Optimizer, *_: Any) -> None:
+    """Let a weight that is trained from now on begin with a momentum of zeros.
+
+    Which is what a plain step makes of none. A fused one wants one of every weight, or of no weight: VISSL's
+    `TEMP_FROZEN_PARAMS_ITER_MAP` lets prototypes join later.
+    """
+    for group in optimizer.param_groups:
+        for weight in group["params"]:
+            if group["momentum"] and weight.grad is not None and "momentum_buffer" not in optimizer.state[weight]:
+                optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
 
 
 @torch.no_grad()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,8 +21,9 @@ class StepTimingHook(ClassyHook):
     Must be the last hook. On a GPU it waits for the device after each step, which training itself does not.
 
     Args:
-        out: Written at the end: a JSON object with `steps`, `between` and `waits`, lists of seconds of equal length;
-            `waits` is the part of a step that it waited for data.
+        out: Written at the end: a JSON object with `steps`, `between` and `waits`, lists of seconds of equal length
+            (`waits` is the part of a step that it waited for data), and `peak`, the most memory in bytes that this
+            process, or what it keeps on its GPU, has had.
         between: Called with the task after each training step and timed apart; None leaves steps undisturbed.
     """
 
@@ -61,7 +64,7 @@ class StepTimingHook(ClassyHook):
     def on_end(self, task: Any) -> None:
         """Write what was noted."""
         if is_primary():
-            self._out.write_text(json.dumps(self._seconds), encoding="utf-8")
+            self._out.write_text(json.dumps({**self._seconds, "peak": _peak_memory(task.device)}), encoding="utf-8")
 
     def _add_wait(self, seconds: float) -> None:
         self._waited += seconds
@@ -93,6 +96,13 @@ def _timed(recreate: Callable[..., None], task: Any, say: Callable[[float], None
         task.data_iterator = _TimedIterator(task.data_iterator, say)
 
     return recreated
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024  # bytes there, kilobytes elsewhere
 
 
 def _now(device: torch.device) -> float:
