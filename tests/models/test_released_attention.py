@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from deformable_attention import DeformableAttention1D
 
+from vissl_jointssl.models.entry_distance_bias import with_exact_bias
 from vissl_jointssl.models.released_attention import ReleasedAttention
 
 NAMES = {  # ours: the package's
@@ -37,14 +38,19 @@ def moving_attention(**changes: Any) -> ReleasedAttention:
     return attention
 
 
-@pytest.mark.parametrize("spread", [0.0, 5.0], ids=["as made", "points far from the grid, some outside"])
-def test_with_equal_weights_output_and_gradients_are_the_packages(spread: float) -> None:
+@pytest.mark.parametrize(
+    ("spread", "exact"),
+    [(0.0, False), (5.0, False), (5.0, True)],
+    ids=["as made", "points far from the grid, some outside", "the same, every pair"],
+)
+def test_with_equal_weights_output_and_gradients_are_the_packages(spread: float, exact: bool) -> None:
     torch.manual_seed(0)
     ours = ReleasedAttention()
     theirs = DeformableAttention1D(dim=64, downsample_factor=4, offset_scale=2, offset_kernel_size=6)
     if spread:
         torch.nn.init.normal_(ours.offsets[2].weight, std=spread)
     theirs.load_state_dict({package_name(name): value for name, value in ours.state_dict().items()})
+    ours = cast("ReleasedAttention", with_exact_bias(ours)) if exact else ours
     sequence, weight = torch.randn(2, 64, 640), torch.randn(2, 64, 640)
     found, results = [], []
     for attention in (ours, theirs):
@@ -83,8 +89,26 @@ def test_other_sizes_are_the_packages_too_in_float64(sizes: dict[str, Any]) -> N
     ).double()
     theirs.load_state_dict({package_name(name): value for name, value in ours.state_dict().items()})
     sequence = torch.randn(2, sizes["slices"], 25, dtype=torch.float64)
-    # The package scales the places of the queries in float32 even then.
-    torch.testing.assert_close(ours(sequence), theirs(sequence), rtol=0, atol=1e-7)
+    for attention in (ours, with_exact_bias(ours)):
+        # The package scales the places of the queries in float32 even then.
+        torch.testing.assert_close(attention(sequence), theirs(sequence), rtol=0, atol=1e-7)
+
+
+def test_by_table_the_released_sizes_give_what_every_pair_gives_to_seven_digits() -> None:
+    torch.manual_seed(0)
+    attention = ReleasedAttention().double()
+    torch.nn.init.normal_(attention.offsets[2].weight, std=5.0)
+    sequence, weight = torch.randn(2, 1, 64, 640, dtype=torch.float64)
+    outputs, gradients = [], []
+    for one in (attention, with_exact_bias(attention)):
+        given = sequence.clone().requires_grad_()
+        output = one(given)
+        wanted = [parameter for name, parameter in one.named_parameters() if "network" not in name]
+        outputs.append(output.detach())
+        gradients.append(torch.autograd.grad((output * weight).sum(), [given, *wanted]))
+    torch.testing.assert_close(outputs[0], outputs[1], rtol=0, atol=1e-7)
+    for found, expected in zip(*gradients, strict=True):
+        assert (found - expected).norm() < 1e-5 * expected.norm()
 
 
 def test_an_attention_of_the_released_sizes_has_45953_parameters() -> None:

@@ -90,3 +90,14 @@ def test_other_shapes_are_refused() -> None:
 def test_sizes_that_cannot_be_combined_are_refused(change: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ReleasedVolumeEncoder(**(SMALL | change))
+
+
+def test_neither_forward_nor_backward_asks_the_device_for_a_number() -> None:
+    # Tensors on meta have no values: whatever needs one on the host, and so waits for a GPU, fails.
+    encoder = ReleasedVolumeEncoder(**SMALL).to("meta")
+    embeddings = torch.randn(2, 8, 12, device="meta", requires_grad=True)
+    valid = torch.ones(2, 8, dtype=torch.bool, device="meta")
+    volume_embedding(encoder(embeddings, valid), valid).sum().backward()
+    assert embeddings.grad is not None
+    assert embeddings.grad.shape == (2, 8, 12)
+    assert all(parameter.grad is not None for parameter in encoder.parameters())

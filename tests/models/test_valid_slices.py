@@ -36,3 +36,13 @@ def test_padding_inside_a_volume_is_named() -> None:
 def test_a_mask_of_another_kind_is_refused(valid: torch.Tensor) -> None:
     with pytest.raises(ValueError, match=r"valid must be a boolean \(B, F\)"):
         valid_lengths(valid)
+
+
+def test_on_a_device_the_check_is_asked_of_the_device_and_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[torch.Tensor, str]] = []
+    monkeypatch.setattr(torch, "_assert_async", lambda *given: asked.append(given))
+    lengths = valid_lengths(torch.ones(2, 3, dtype=torch.bool, device="meta"))  # meta has no values to wait for
+    assert lengths.shape == (2,)
+    ((sound, message),) = asked
+    assert (sound.device.type, sound.shape, sound.dtype) == ("meta", (), torch.bool)
+    assert "run valid_lengths on the batch on the CPU to see which" in message

@@ -173,3 +173,14 @@ def test_an_odd_width_and_an_empty_pyramid_are_refused() -> None:
         VolumeEncoder(**(SMALL | {"width": 13}))
     with pytest.raises(ValueError, match="got no block"):
         VolumeEncoder(**(SMALL | {"downsample": ()}))
+
+
+def test_neither_forward_nor_backward_asks_the_device_for_a_number() -> None:
+    # Tensors on meta have no values: whatever needs one on the host, and so waits for a GPU, fails.
+    encoder = VolumeEncoder(**SMALL).to("meta")
+    embeddings = torch.randn(2, 20, 12, device="meta", requires_grad=True)
+    valid = torch.ones(2, 20, dtype=torch.bool, device="meta")
+    volume_embedding(encoder(embeddings, valid), valid).sum().backward()
+    assert embeddings.grad is not None
+    assert embeddings.grad.shape == (2, 20, 12)
+    assert all(parameter.grad is not None for parameter in encoder.parameters())

@@ -164,3 +164,40 @@ def test_without_projection_z_is_the_mean_of_the_multi_level_embeddings(
     assert z.shape == (2, 3904)
     mean = encode_slices(trunk._feature_blocks, volumes).mean(dim=1)
     torch.testing.assert_close(z, torch.nn.functional.normalize(mean, dim=1), atol=1e-5, rtol=0)
+
+
+# --- recomputed blocks
+
+
+def _stepped(stock_config: AttrDict, volumes: torch.Tensor, recompute: str) -> torch.nn.Module:
+    trunk = _trunk(stock_config, STAGE=3, RECOMPUTE=recompute, VOLUME_ENCODER={"dropout": 0.0}).double().train()
+    trunk.passes = []
+    trunk.get_submodule("_feature_blocks.layer2.0.conv2").register_forward_hook(lambda *_: trunk.passes.append(1))
+    trunk(volumes.double())[0][:, ::3].sum().backward()
+    return trunk
+
+
+def test_recomputed_blocks_change_neither_gradients_nor_statistics(
+    stock_config: AttrDict, volumes: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # what it sets in glibc's malloc would stay for the rest of the tests
+    monkeypatch.setattr("vissl_jointssl.plugin.recompute_choice.give_back_freed_maps", lambda: True)
+    plain, again = (_stepped(stock_config, volumes, recompute) for recompute in ("none", "blocks"))
+    assert (len(plain.passes), len(again.passes)) == (1, 2)
+    for name, parameter in again.named_parameters():
+        torch.testing.assert_close(parameter.grad, plain.get_parameter(name).grad, atol=1e-12, rtol=1e-10)
+    for name, buffer in again.named_buffers():
+        assert torch.equal(buffer, plain.get_buffer(name)), name
+
+
+def test_nothing_is_chosen_before_a_step_trains(
+    stock_config: AttrDict, volumes: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "vissl_jointssl.plugin.recompute_choice.RecomputeChoice.blocks_at_once", lambda *_: pytest.fail("chosen")
+    )
+    trunk = _trunk(stock_config, STAGE=3)
+    with torch.no_grad():
+        trunk.train()(volumes)  # micro-batches' first pass
+    trunk.eval()(volumes)
+    _trunk(stock_config, STAGE=2).train()(volumes)

@@ -14,6 +14,7 @@ import pytest
 import submitit
 
 from vissl_jointssl.plugin import launch, slurm
+from vissl_jointssl.plugin.compat import launching
 from vissl_jointssl.plugin.stop_signals import Stopped
 
 # isort: split
@@ -156,3 +157,20 @@ def test_a_run_without_a_partition_is_refused(config):
     config.SLURM.PARTITION = ""
     with pytest.raises(ValueError, match=r"config\.SLURM\.PARTITION is empty"):
         slurm.submit(config, engine_name="train")
+
+
+def test_srun_tells_a_launcher_which_of_eight_nodes_it_is(
+    config_of, tiny_manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+    monkeypatch.setattr(launching, "spawn_ranks", lambda ranks, arguments, *rest: started.append((ranks, arguments)))
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "")  # the launcher sets them; as before afterwards
+    for name, value in {"SLURM_STEP_NODELIST": "node-[a-h]", "SLURMD_NODENAME": "node-d", "SLURM_NODEID": "3"}.items():
+        monkeypatch.setenv(name, value)
+    meeting = ["config.DISTRIBUTED.NUM_NODES=8", "config.DISTRIBUTED.RUN_ID=node-a:40050"]
+    launch.launch_on_this_node(config_of("stage1_swav", *meeting), node_id=0, engine_name="train")
+    ((ranks, (_, node, run_id, *_)),) = started
+    assert (ranks, node, run_id) == (1, 3, "node-a:40050")
+    assert os.environ["WORLD_SIZE"] == "8"
+    assert os.environ["RANK"] == "3"

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from vissl_jointssl.plugin.volume_sample import VolumeSample
-from vissl_jointssl.plugin.volume_views import GREY_DEVIATION, VolumeCentreView, VolumeViews, read_view_recipe
-from vissl_jointssl.views import GREY_MEAN, ReleasedRecipe, SampleKey, ViewRecipe
+from vissl_jointssl.plugin.volume_views import VolumeCentreView, VolumeViews, read_view_recipe
+from vissl_jointssl.views import GREY_DEVIATION, GREY_MEAN, ReleasedRecipe, SampleKey, ViewRecipe
 
 # isort: split
 from vissl.config import AttrDict

@@ -49,6 +49,13 @@ def test_several_manifests_come_from_the_file_or_the_command_line(path: Path) ->
     assert read_recipe(path, ["manifest=[c.csv,d.csv]"]).manifests == (Path("c.csv"), Path("d.csv"))
 
 
+@pytest.mark.parametrize("of_whom", ["config.SEED_VALUE=1", "config.OPTIMIZER.num_epochs=2"])
+def test_a_recipe_does_not_queue_stages_for_which_it_would_not_wait(path: Path, of_whom: str) -> None:
+    path.write_text(WHOLE.replace(of_whom, "config.SLURM.USE_SLURM=True"))  # for all stages, or for one
+    with pytest.raises(RecipeError, match=r"USE_SLURM queues a stage and does not wait for it; docs/scaling\.md"):
+        read_recipe(path)
+
+
 def test_a_stage_may_have_more_data_and_a_folder_of_another_name(path: Path) -> None:
     path.write_text(WHOLE + "  - {config: jointssl/stage3_swav, folder: last, more_manifests: x_rays.csv}\n")
     recipe = read_recipe(path)

@@ -177,6 +177,14 @@ def test_missing_slices_are_nan_in_every_voxel_and_come_last(random_volume):
     assert math.isnan(MISSING_SLICE)
 
 
+def test_missing_slices_have_no_part_in_the_mean(random_volume, whole):
+    volume = random_volume(3, 6, 7)
+    changes = {"contrast": 1.5, "brightness": -0.1, "gamma": 0.8}
+    short = apply_view(volume, whole(volume.shape, **changes))
+    long = apply_view(volume, whole(volume.shape, num_slices=9, **changes))
+    torch.testing.assert_close(long[:3], short, atol=1e-6, rtol=0)
+
+
 # --- grey values
 
 

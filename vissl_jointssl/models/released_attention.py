@@ -13,30 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from vissl_jointssl.models.deformable_attention import interpolate_sequence
-
-
-class EntryDistanceBias(nn.Module):
-    """Position bias of a pair of entries: a small network on the signed logarithm of their distance (SwinV2's form).
-
-    It is continuous, so a shifted point needs no table; all groups share it. It costs hidden * G * D * P numbers per
-    volume, P = D / r points: at the released sizes 50 MB a volume and layer in float32.
-
-    Args:
-        hidden: Width of its two hidden layers.
-        units: Attention units of one group.
-    """
-
-    def __init__(self, hidden: int, units: int) -> None:
-        super().__init__()
-        self.network = nn.Sequential(
-            nn.Linear(1, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, units)
-        )
-
-    def forward(self, queries: Tensor, points: Tensor) -> Tensor:
-        """Bias ``(B, G * units, D, P)`` of query places ``(D,)`` and points ``(B, G, P)``, both scaled to [-1, 1]."""
-        distance = queries[:, None] - points[:, :, None, :]  # (B, G, D, P)
-        distance = distance.sign() * torch.log1p(distance.abs())
-        return rearrange(self.network(distance.unsqueeze(-1)), "b g d p m -> b (g m) d p")
+from vissl_jointssl.models.entry_distance_bias import TabulatedDistanceBias
 
 
 class ReleasedAttention(nn.Module):
@@ -98,7 +75,7 @@ class ReleasedAttention(nn.Module):
             nn.Conv1d(width, 1, 1, bias=False),
             nn.Tanh(),
         )
-        self.position_bias = EntryDistanceBias(slices // 4, heads // offset_groups)
+        self.position_bias = TabulatedDistanceBias(slices // 4, heads // offset_groups, offset_scale)
         self.output = nn.Conv1d(inner, slices, 1)
 
     def scaled_points(self, queries: Tensor) -> Tensor:
@@ -142,9 +119,10 @@ class ReleasedAttention(nn.Module):
 
         queries, keys, values = split(queries), split(self.keys(found)), split(self.values(found))
         entries = torch.arange(sequence.shape[-1], device=sequence.device, dtype=points.dtype)
-        logits = queries @ keys.transpose(-1, -2) / self.unit_width**0.5
-        weights = (logits + self.position_bias(_to_unit_range(entries), points)).softmax(dim=-1)
-        mixed = rearrange(weights.to(values.dtype) @ values, "b u d c -> b (u c) d")
+        # Points before entries, (B, units, P, D): the bias comes that way, and turning it would cost as much as it.
+        logits = keys @ (queries / self.unit_width**0.5).transpose(-1, -2)
+        weights = (logits + self.position_bias(_to_unit_range(entries), points)).softmax(dim=-2)
+        mixed = rearrange(weights.to(values.dtype).transpose(-1, -2) @ values, "b u d c -> b (u c) d")
         output = self.output(mixed)
         return output if valid is None else output.masked_fill(~valid.unsqueeze(-1), 0.0)
 

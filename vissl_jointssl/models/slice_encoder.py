@@ -15,6 +15,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vissl_jointssl.models.recomputed_blocks import NOT_RECOMPUTED, chunks_of, recomputed, run
 from vissl_jointssl.models.valid_slices import valid_lengths, valid_slices
 from vissl_jointssl.spelling import nearest
 
@@ -48,7 +49,7 @@ def embedding_width(levels: Sequence[str]) -> int:
     return sum(LEVEL_CHANNELS[level] for level in levels)
 
 
-def feature_maps(blocks: nn.ModuleDict, images: Tensor, levels: Sequence[str]) -> list[Tensor]:
+def feature_maps(blocks: nn.ModuleDict, images: Tensor, levels: Sequence[str], recompute: int = 0) -> list[Tensor]:
     """Run images through the blocks and keep the outputs of the asked levels.
 
     Args:
@@ -56,6 +57,9 @@ def feature_maps(blocks: nn.ModuleDict, images: Tensor, levels: Sequence[str]) -
             (and ``avgpool``, ``flatten``) is not run.
         images: ``(n, C, H, W)``.
         levels: Levels to keep.
+        recompute: How many bottlenecks the backward pass computes again at once, from the input of the first, which is
+            all that is kept of them; takes less memory and more time and gives the same gradients, see
+            `recomputed_blocks`. 0 keeps everything.
 
     Returns:
         One map ``(n, channels, height, width)`` per entry of ``levels``, in the order of the request.
@@ -72,12 +76,13 @@ def feature_maps(blocks: nn.ModuleDict, images: Tensor, levels: Sequence[str]) -
     wanted = {LEVEL_BLOCKS[level] for level in levels}
     kept: dict[str, Tensor] = {}
     output = images
-    for name, block in blocks.items():
-        output = block(output)
+    names = list(blocks)
+    needed = {name: blocks[name] for name in names[: max(map(names.index, wanted)) + 1]}
+    for name, chunk in chunks_of(needed, recompute) if recompute else ((name, [needed[name]]) for name in needed):
+        again = recompute and name != NOT_RECOMPUTED
+        output = recomputed(chunk, output) if again else run(chunk, output)
         if name in wanted:
-            kept[name] = output
-        if len(kept) == len(wanted):
-            break
+            kept[name] = output  # of a layer in several chunks, the last one's stays
     return [kept[LEVEL_BLOCKS[level]] for level in levels]
 
 
@@ -98,7 +103,12 @@ def multi_level_embedding(maps: Sequence[Tensor]) -> Tensor:
 
 
 def encode_slices(
-    blocks: nn.ModuleDict, volume: Tensor, levels: Sequence[str] = PAPER_LEVELS, valid: Tensor | None = None
+    blocks: nn.ModuleDict,
+    volume: Tensor,
+    levels: Sequence[str] = PAPER_LEVELS,
+    valid: Tensor | None = None,
+    *,
+    recompute: int = 0,
 ) -> Tensor:
     """Embed every slice of a batch of volumes.
 
@@ -109,6 +119,7 @@ def encode_slices(
         volume: ``(B, F, C, H, W)`` with C = 1 (copied to every input channel) or the channels that conv1 reads.
         levels: Levels to concatenate.
         valid: True where a slice exists, ``(B, F)``; None means all.
+        recompute: As in `feature_maps`.
 
     Returns:
         Embeddings ``(B, F, E)``; zeros where a slice does not exist.
@@ -130,7 +141,7 @@ def encode_slices(
             f"slices have {images.shape[1]} channels, but conv1 reads {channels}; "
             f"give 1 channel or {channels}, for example by choosing one sequence of an MRI"
         )
-    found = multi_level_embedding(feature_maps(blocks, images, levels))  # (slices that exist, E)
+    found = multi_level_embedding(feature_maps(blocks, images, levels, recompute))  # (slices that exist, E)
     if valid is None:
         return rearrange(found, "(b f) e -> b f e", b=volume.shape[0])
     embeddings = found.new_zeros(*valid.shape, found.shape[1])

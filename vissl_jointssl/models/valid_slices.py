@@ -10,6 +10,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+_FAULTY = (
+    "a volume of the batch has no valid slice, or padding before an existing slice; "
+    "run valid_lengths on the batch on the CPU to see which"
+)
+
 
 def valid_slices(volume: Tensor) -> Tensor:
     """Tell the slices that exist from the padding.
@@ -37,6 +42,9 @@ def valid_slices(volume: Tensor) -> Tensor:
 def valid_lengths(valid: Tensor) -> Tensor:
     """Count the slices of each volume, after checking that padding lies only at the end.
 
+    On a device the check does not wait for the answer: a faulty batch ends the process a little later, by an assertion
+    of the device that cannot say which volume it is. On the CPU it can.
+
     Args:
         valid: True where a slice exists, ``(B, F)``.
 
@@ -45,14 +53,17 @@ def valid_lengths(valid: Tensor) -> Tensor:
 
     Raises:
         ValueError: If ``valid`` is not a boolean ``(B, F)``, if a volume has no slice, or if a padded slice lies
-            before one that exists.
+            before one that exists; the latter two on the CPU only.
     """
     if valid.ndim != 2 or valid.dtype != torch.bool:
         raise ValueError(f"valid must be a boolean (B, F), got {valid.dtype} of shape {tuple(valid.shape)}")
     lengths = valid.sum(dim=1)
     in_order = valid == (torch.arange(valid.shape[1], device=valid.device) < lengths[:, None])
-    # One look at the device for both faults; the rest runs only when there is something to report.
-    if ((lengths > 0) & in_order.all(dim=1)).all():
+    sound = ((lengths > 0) & in_order.all(dim=1)).all()
+    if valid.device.type != "cpu":
+        torch._assert_async(sound, _FAULTY)
+        return lengths
+    if sound:
         return lengths
     empty = (lengths == 0).nonzero().flatten().tolist()
     if empty:

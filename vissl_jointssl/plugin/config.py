@@ -32,6 +32,7 @@ from vissl_jointssl.plugin.evaluation_config import complete_evaluation
 from vissl_jointssl.plugin.inter_deepclusterv2_config import complete_deepclusterv2, complete_inter_deepclusterv2
 from vissl_jointssl.plugin.inter_swav_config import complete_inter_swav
 from vissl_jointssl.plugin.options import RunOptions, TrunkOptions, read_options
+from vissl_jointssl.plugin.planned_views import view_maker_faults
 from vissl_jointssl.plugin.trunk_config import (
     complete_trunk,
     trunk_section,
@@ -78,7 +79,7 @@ def prepare(cfg: AttrDict) -> AttrDict:
     manifests, data_faults = read_data(cfg)
     faults += parent_faults + data_faults
     if not run_faults:
-        faults += complete_accumulation(cfg, run)
+        faults += complete_accumulation(cfg, run) + view_maker_faults(cfg, run)
         if run.purpose == "evaluate":
             faults += complete_evaluation(cfg, parent, manifests)
         elif run.purpose == "baseline":

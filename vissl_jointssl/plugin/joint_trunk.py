@@ -20,6 +20,7 @@ from vissl_jointssl.models.slice_encoder import embedding_width, encode_slices
 from vissl_jointssl.models.valid_slices import valid_slices
 from vissl_jointssl.models.volume_encoder import volume_embedding
 from vissl_jointssl.plugin.options import TrunkOptions, read_options
+from vissl_jointssl.plugin.recompute_choice import RecomputeChoice
 from vissl_jointssl.spelling import nearest
 
 FEATURES = ("volume", "slices")
@@ -57,6 +58,7 @@ class JointTrunk(ResNeXt):
         self.levels = options.levels
         self.mask_ratio = options.mask_ratio
         self.predicts_masked_slices = options.stage == 2
+        self._recompute = RecomputeChoice(options.recompute)
         width, slice_width = options.embedding_width, embedding_width(self.levels)
         # A learned map, saved with the rest; the released code draws it anew in every stage.
         self.slice_projection: nn.Module = nn.Linear(slice_width, width)
@@ -83,7 +85,9 @@ class JointTrunk(ResNeXt):
         valid = valid_slices(x)
         if self.predicts_masked_slices:
             return [self._masked(x, valid)]
-        slices = encode_slices(self._feature_blocks, x, self.levels, valid)
+        trains = self.training and torch.is_grad_enabled()
+        recompute = self._recompute.blocks_at_once(self._feature_blocks, x) if trains else 0
+        slices = encode_slices(self._feature_blocks, x, self.levels, valid, recompute=recompute)
         outputs = self.volume_encoder(self.slice_projection(slices), valid)
         if not out_feat_keys:
             return [volume_embedding(outputs, valid)]

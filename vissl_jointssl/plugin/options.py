@@ -21,11 +21,13 @@ from vissl_jointssl.models.attention_axis import (
 from vissl_jointssl.models.slice_encoder import LEVEL_CHANNELS, PAPER_LEVELS
 from vissl_jointssl.plugin.collapse_limits import CollapseOptions
 from vissl_jointssl.plugin.number_limits import NumberOptions
+from vissl_jointssl.plugin.recompute_choice import RECOMPUTE
 from vissl_jointssl.spelling import nearest
 
 STAGES = (1, 2, 3)
 FLAVOURS = ("swav", "deepclusterv2")
 PURPOSES = ("pretrain", "baseline", "evaluate")
+VIEW_MAKERS = ("auto", "device", "workers")
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class RunOptions:
     mixed_flavours: bool = False  # start from a parent of the other flavour
     allow_unrecorded_parent: bool = False  # e.g. a stock VISSL checkpoint, whose stage nobody wrote down
     micro_batches: int = 1  # parts that a batch goes through the model in; the step stays that of the whole batch
+    views_on: str = "auto"  # who makes the views of volumes: `device` that trains, loader `workers`; auto: a GPU does
     loader_timeout: int = 600  # seconds to wait for a loader worker's batch before the run stops; 0 waits for ever
     collapse: Mapping[str, Any] = field(default_factory=dict)  # `CollapseOptions`: the monitor of stage 3
     numbers: Mapping[str, Any] = field(default_factory=dict)  # `NumberOptions`: steps that may be skipped
@@ -60,6 +63,8 @@ class RunOptions:
             found.append(f"JOINT_SSL.FLAVOUR is {self.flavour!r}; known flavours: {FLAVOURS}")
         if self.micro_batches < 1:
             found.append(f"JOINT_SSL.MICRO_BATCHES is {self.micro_batches}; 1 takes the batch whole")
+        if self.views_on not in VIEW_MAKERS:
+            found.append(f"JOINT_SSL.VIEWS_ON is {self.views_on!r}{nearest(self.views_on, VIEW_MAKERS)}")
         if self.loader_timeout < 0:
             found.append(f"JOINT_SSL.LOADER_TIMEOUT is {self.loader_timeout}; it must be at least 0: no limit")
         _, number_faults = read_options(NumberOptions, self.numbers, "JOINT_SSL.NUMBERS")
@@ -81,6 +86,7 @@ class TrunkOptions:
     mask_ratio: float = 0.1
     attention_axis: str = "slice"
     volume_encoder: Mapping[str, Any] = field(default_factory=dict)  # over the defaults of the axis' class
+    recompute: str = "auto"  # f_intra's `blocks` again in the backward pass, or `none`; auto: if memory asks for it
 
     def faults(self) -> list[str]:
         """Everything wrong with these values, in words."""
@@ -98,6 +104,8 @@ class TrunkOptions:
             found.append(f"{where}.MASK_RATIO is {self.mask_ratio}; it must lie between 0 and 1 (the paper's is 0.1)")
         if self.preset not in PRESETS:
             found.append(f"{where}.PRESET is {self.preset!r}{nearest(self.preset, PRESETS)}")
+        if self.recompute not in RECOMPUTE:
+            found.append(f"{where}.RECOMPUTE is {self.recompute!r}{nearest(self.recompute, RECOMPUTE)}")
         if self.attention_axis not in ATTENTION_AXES:
             axes = nearest(self.attention_axis, ATTENTION_AXES)
             return [*found, f"{where}.ATTENTION_AXIS is {self.attention_axis!r}{axes}"]

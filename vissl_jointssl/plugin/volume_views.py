@@ -22,12 +22,11 @@ from classy_vision.dataset.transforms import ClassyTransform, register_transform
 from torch import Tensor
 
 from vissl_jointssl.manifest import as_unit_interval
+from vissl_jointssl.plugin.planned_views import PlannedView, normalised
 from vissl_jointssl.plugin.volume_sample import VolumeSample
 from vissl_jointssl.spelling import nearest
 from vissl_jointssl.views import (
     FAMILIES,
-    GREY_DEVIATION,
-    GREY_MEAN,
     AnyParameters,
     AnyRecipe,
     ChannelRecipe,
@@ -83,14 +82,19 @@ class VolumeViews(ClassyTransform):
     Args:
         total_num_crops: V; VISSL's word, because its inference looks for it.
         recipe: Keys of `read_view_recipe`.
+
+    Attributes:
+        plan_only: Whether views are left to the device that trains, see `planned_views`; the data loader sets it.
     """
+
+    plan_only = False
 
     def __init__(self, total_num_crops: int = 2, **recipe: Any) -> None:
         self.num_views = total_num_crops
         self.recipe, self.channels = read_view_recipe(recipe)
 
-    def __call__(self, sample: VolumeSample) -> list[Tensor]:
-        """Views `(F, C, H, W)`, F, H and W as the recipe says; slices that do not exist are NaN.
+    def __call__(self, sample: VolumeSample) -> list[Tensor] | list[PlannedView]:
+        """Views `(F, C, H, W)`, F, H and W as the recipe says; slices that do not exist are NaN. Or their plans.
 
         Raises:
             ValueError: If the volume lacks something that the recipe needs, such as its spacing.
@@ -98,13 +102,15 @@ class VolumeViews(ClassyTransform):
         count = channel_count(sample.volume)
         with _named(sample):
             volume = take_channel(sample.volume, draw_channel(self.channels, count, sample_generator(sample.key)))
-            views = []
+            plans = []
             for number in range(self.num_views):
                 generator = view_generator(sample.key, number)
                 parameters = draw_view(self.recipe, volume.shape, generator, sample.spacing)
                 dropped = draw_dropped(self.channels, channel_count(volume), generator)
-                views.append(_normalised(drop_channels(_view(volume, parameters), dropped)))
-        return views
+                plans.append((parameters, dropped))
+            if self.plan_only:
+                return [PlannedView(_stored(volume, parameters), parameters, dropped) for parameters, dropped in plans]
+            return [normalised(drop_channels(_view(volume, parameters), dropped)) for parameters, dropped in plans]
 
 
 @register_transform("volume_centre_view")
@@ -126,7 +132,7 @@ class VolumeCentreView(ClassyTransform):
         """
         with _named(sample):
             volume = take_channel(sample.volume, first_channel(self.channels, channel_count(sample.volume)))
-            return _normalised(_view(volume, centre_view(volume.shape, self.recipe, sample.spacing)))
+            return normalised(_view(volume, centre_view(volume.shape, self.recipe, sample.spacing)))
 
 
 @contextmanager
@@ -142,5 +148,6 @@ def _view(volume: np.ndarray, parameters: AnyParameters) -> Tensor:
     return apply_view(torch.from_numpy(as_unit_interval(window(volume, parameters))), parameters)
 
 
-def _normalised(view: Tensor) -> Tensor:
-    return (view - GREY_MEAN) / GREY_DEVIATION
+def _stored(volume: np.ndarray, parameters: AnyParameters) -> Tensor:
+    """The window in memory of its own; what is mapped belongs to the file."""
+    return torch.from_numpy(np.array(window(volume, parameters)))

@@ -43,7 +43,11 @@ class Measure(Protocol):
 
 MEASURES = {
     "step": "training steps inside the engine, against a bare ResNet-50 on as many images",
+    "inter": "f_inter along the slices and along the entries, against the released blocks",
+    "views": "views of volumes in batches, against TorchIO's transforms",
     "loader": "random crops from our cache, against nibabel and TorchIO",
+    "memory": "a step of f_intra that recomputes its blocks, against one that keeps everything",
+    "scaling": "a step against slices and volumes, an epoch and memory against the data set",
 }
 
 

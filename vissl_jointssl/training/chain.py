@@ -70,10 +70,7 @@ def train(recipe: Recipe, say: Callable[[str], None]) -> Path:
     Raises:
         RecipeError: If the recipe cannot be run, a stage fails, or another process is training in this folder.
     """
-    manifests = dict.fromkeys(path for stage in recipe.stages for path in recipe.manifests_of(stage))
-    absent = [str(path) for path in manifests if not path.is_file()]
-    if absent:
-        raise RecipeError(f"manifest {', '.join(absent)} does not exist; `jointssl prepare` writes one")
+    check_manifests(recipe)
     recipe.run.mkdir(parents=True, exist_ok=True)
     with _only_one(recipe.run) as lock:
         planned = plan(recipe)
@@ -95,6 +92,18 @@ def train(recipe: Recipe, say: Callable[[str], None]) -> Path:
             parent = newest_checkpoint(item.folder)
     assert parent is not None  # a recipe has at least one stage, and each has finished
     return parent
+
+
+def check_manifests(recipe: Recipe) -> None:
+    """Look whether all data of a recipe is there.
+
+    Raises:
+        RecipeError: Naming every manifest that is not.
+    """
+    manifests = dict.fromkeys(path for stage in recipe.stages for path in recipe.manifests_of(stage))
+    absent = [str(path) for path in manifests if not path.is_file()]
+    if absent:
+        raise RecipeError(f"manifest {', '.join(absent)} does not exist; `jointssl prepare` writes one")
 
 
 def announce(recipe: Recipe, planned: Sequence[PlannedStage], say: Callable[[str], None]) -> None:

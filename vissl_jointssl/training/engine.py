@@ -19,6 +19,7 @@ from vissl_jointssl.training.stopping import RunStopped, signals_handed_on
 
 LOG_FILE = "launch.log"
 POLL_SECONDS = 0.5
+TRAINING_PROGRAM = "vissl_jointssl.plugin.launch"
 
 
 def machine_overrides(recipe: Recipe) -> list[str]:
@@ -40,7 +41,13 @@ def machine_overrides(recipe: Recipe) -> list[str]:
     return overrides
 
 
-def run_engine(overrides: Sequence[str], folder: Path, label: str, keep_open: int | None = None) -> None:
+def run_engine(
+    overrides: Sequence[str],
+    folder: Path,
+    label: str,
+    keep_open: int | None = None,
+    program: str = TRAINING_PROGRAM,
+) -> None:
     """Run VISSL's engine in its own process, with a progress bar, its output in `launch.log`.
 
     Args:
@@ -48,6 +55,7 @@ def run_engine(overrides: Sequence[str], folder: Path, label: str, keep_open: in
         folder: Its checkpoint folder.
         label: Name of the bar.
         keep_open: File descriptor that the process inherits, so that a lock lives as long as it does.
+        program: Module that is run.
 
     Raises:
         RecipeError: If it fails, with its last words and the log's path.
@@ -58,7 +66,7 @@ def run_engine(overrides: Sequence[str], folder: Path, label: str, keep_open: in
     folder.mkdir(parents=True, exist_ok=True)
     progress, log = folder / PROGRESS_FILE, folder / LOG_FILE
     progress.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "vissl_jointssl.plugin.launch", *overrides]
+    command = [sys.executable, "-m", program, *overrides]
     # OpenMP's threads spin while they wait; beside a busy loader worker that halves the speed of a small machine.
     environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
     with log.open("ab") as output, signals_handed_on() as hand_on:

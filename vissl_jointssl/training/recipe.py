@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,6 +119,9 @@ def read_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
         faults.append(f"device is {content['device']!r}; expected one of {DEVICES}")
     if not isinstance(content.get("processes", 0), int) or content.get("processes", 0) < 0:
         faults.append(f"processes is {content['processes']!r}; expected a number, 0 for one per GPU")
+    given = [*(content.get("overrides") or ()), *(one for stage in stages for one in stage.overrides)]
+    if any(re.fullmatch(r"\+*config\.SLURM\.USE_SLURM=true", str(one), re.IGNORECASE) for one in given):
+        faults.append("SLURM.USE_SLURM queues a stage and does not wait for it; docs/scaling.md has a job of all")
     if faults:
         raise RecipeError("".join([f"{path}:", *(f"\n  - {fault}" for fault in faults)]))
     return Recipe(

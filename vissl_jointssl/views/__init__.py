@@ -1,8 +1,9 @@
 """Views: from a cached volume to V transformed copies of it, drawing apart from applying.
 
 `draw_view` turns chance into parameters, a few plain numbers; `apply_view` is a function of those and the volume, so a
-view can be replayed, and a batch equals its elements one by one. Chance itself is a function of (seed, epoch, sample,
-view), see `view_generator`. A volume is `(F, H, W)` or, with channels, `(C, F, H, W)`; a view is `(F, C, H, W)`.
+view can be replayed, and a batch equals its elements one by one; `make_views` does a batch at once, on a GPU or a CPU,
+of windows as they are stored. Chance itself is a function of (seed, epoch, sample, view), see `view_generator`. A
+volume is `(F, H, W)` or, with channels, `(C, F, H, W)`; a view is `(F, C, H, W)`.
 
 A slice that does not exist is NaN in every voxel (`MISSING_SLICE`); the models mask it. NaN rather than a mask beside
 it, because a view then passes through collators and samplers that know nothing of masks, and because whoever forgets it
@@ -10,6 +11,7 @@ sees NaN at once instead of learning from black slices.
 """
 
 from vissl_jointssl.views.applying import MISSING_SLICE
+from vissl_jointssl.views.batches import Windows, least_window, make_views, pack_windows
 from vissl_jointssl.views.channels import (
     GREY_DEVIATION,
     GREY_MEAN,
@@ -49,6 +51,7 @@ __all__ = [
     "SampleKey",
     "ViewParameters",
     "ViewRecipe",
+    "Windows",
     "apply_view",
     "apply_views",
     "centre_view",
@@ -58,6 +61,9 @@ __all__ = [
     "draw_view",
     "drop_channels",
     "first_channel",
+    "least_window",
+    "make_views",
+    "pack_windows",
     "sample_generator",
     "take_channel",
     "view_generator",

@@ -1,4 +1,7 @@
-"""A data loader whose workers do not outlive their rank, and that says what happened to one that died or hangs."""
+"""A data loader whose workers do not outlive their rank, and that says what happened to one that died or hangs.
+
+It is also where views that workers only planned are made.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from multiprocessing.connection import wait
 from multiprocessing.queues import Queue
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader
 from torch.utils.data._utils import signal_handling
 from torch.utils.data.dataloader import _BaseDataLoaderIter, _MultiProcessingDataLoaderIter
@@ -28,7 +32,9 @@ from vissl_jointssl.plugin.loader_faults import (
     raised_words,
 )
 from vissl_jointssl.plugin.options import RunOptions
+from vissl_jointssl.plugin.planned_views import MadeBatches, PlanningCollator, views_device
 from vissl_jointssl.plugin.stop_signals import signals_held
+from vissl_jointssl.plugin.volume_views import VolumeViews
 
 SECONDS_BETWEEN_LOOKS = 1.0  # at whether the workers are alive
 
@@ -42,7 +48,9 @@ def replace_data_loader() -> None:
 
 
 class WatchedLoader(DataLoader):
-    """PyTorch's, for VISSL's data sets. Nothing is different without a `JOINT_SSL` section, or without workers.
+    """PyTorch's, for VISSL's data sets. Nothing is different without a `JOINT_SSL` section.
+
+    Workers are watched, and views of volumes may be left to the device that trains, see `planned_views`.
 
     Raises:
         LoaderError: By its iterator, if a worker dies, gives nothing for `JOINT_SSL.LOADER_TIMEOUT` seconds, or has no
@@ -54,6 +62,9 @@ class WatchedLoader(DataLoader):
         if "JOINT_SSL" in dataset.cfg and options.get("num_workers"):
             self.seconds = dataset.cfg.JOINT_SSL.get("LOADER_TIMEOUT", RunOptions.loader_timeout)
             options["worker_init_fn"] = partial(begin_worker, options.get("worker_init_fn"))
+        self.views_device = _leave_views_to_the_device(dataset)
+        if self.views_device is not None:
+            options["collate_fn"] = PlanningCollator(options["collate_fn"])
         super().__init__(dataset, **options)
 
     def _get_iterator(self) -> _BaseDataLoaderIter:
@@ -61,6 +72,20 @@ class WatchedLoader(DataLoader):
             return super()._get_iterator()
         with signals_held():
             return _WatchedIterator(self)
+
+    def __iter__(self) -> Any:
+        batches = super().__iter__()
+        return batches if self.views_device is None else MadeBatches(batches, self.views_device)
+
+
+def _leave_views_to_the_device(dataset: Any) -> torch.device | None:
+    """Let the transform only plan views, if it draws views of volumes last and the config does not say otherwise."""
+    transforms = getattr(getattr(dataset, "transform", None), "transforms", [])
+    if "JOINT_SSL" not in dataset.cfg or not transforms or not isinstance(transforms[-1].transform, VolumeViews):
+        return None
+    device = views_device(dataset.cfg)
+    transforms[-1].transform.plan_only = device is not None
+    return device
 
 
 class _WatchedIterator(_MultiProcessingDataLoaderIter):

@@ -17,6 +17,7 @@ from vissl_jointssl.checkpoints import StageRecord
 from vissl_jointssl.plugin.collapse_limits import CollapseOptions
 from vissl_jointssl.plugin.hooks.cluster_memory import InterClusterMemoryHook
 from vissl_jointssl.plugin.hooks.collapse_monitor import CollapseMonitorHook
+from vissl_jointssl.plugin.hooks.data_wait import DATA_WAIT_FILE, DataWaitHook
 from vissl_jointssl.plugin.hooks.finite_numbers import FiniteNumbersHook
 from vissl_jointssl.plugin.hooks.inter_prototypes import InterPrototypesHook
 from vissl_jointssl.plugin.hooks.masked_baselines import MaskedBaselinesHook
@@ -60,6 +61,7 @@ def hook_generator(cfg: AttrDict) -> list[ClassyHook]:
             options, _ = read_options(CollapseOptions, cfg.JOINT_SSL.get("COLLAPSE", {}), "JOINT_SSL.COLLAPSE")
             log = MeasureLog(cfg, COLLAPSE_FILE, "Collapse")
             hooks.append(CollapseMonitorHook(options, cfg.LOSS.name, log, progress))
+        hooks.append(DataWaitHook(MeasureLog(cfg, DATA_WAIT_FILE, "Data"), progress))
         hooks.append(progress)
         # Behind whatever draws or changes something, and right before what writes.
         writer = next(place for place, hook in enumerate(stock) if isinstance(hook, LogLossMetricsCheckpointHook))

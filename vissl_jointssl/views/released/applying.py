@@ -31,12 +31,13 @@ def released_window(volume: Volume, parameters: ReleasedViewParameters) -> Volum
     return volume[..., f, h, w]
 
 
-def apply_released_view(voxels: Tensor, parameters: ReleasedViewParameters) -> Tensor:
+def apply_released_view(voxels: Tensor, parameters: ReleasedViewParameters, *, same_noise: bool = True) -> Tensor:
     """Make a view.
 
     Args:
         voxels: What `released_window` gives, `(F, H, W)` or `(C, F, H, W)`, grey values in [0, 1].
         parameters: The view.
+        same_noise: Whether the noise is the same on every device, see `fill_with_noise`.
 
     Returns:
         `(F, C, H, W)` of the view's own F, H and W; grey values may leave [0, 1].
@@ -60,11 +61,11 @@ def apply_released_view(voxels: Tensor, parameters: ReleasedViewParameters) -> T
         padding = [before, side - kept - before, *padding]  # functional.pad takes the last axis first
     volume = functional.pad(volume, padding)
     if parameters.transform is not None:
-        volume = _transform(volume, parameters.transform, parameters.spacing)
+        volume = _transform(volume, parameters.transform, parameters.spacing, same_noise=same_noise)
     return volume.transpose(0, 1)  # (C, F, H, W) -> (F, C, H, W)
 
 
-def _transform(volume: Tensor, transform: Transform, spacing: Triple) -> Tensor:
+def _transform(volume: Tensor, transform: Transform, spacing: Triple, *, same_noise: bool) -> Tensor:
     match transform:
         case Flip():
             return spatial.flip(volume, transform)
@@ -73,7 +74,7 @@ def _transform(volume: Tensor, transform: Transform, spacing: Triple) -> Tensor:
         case Anisotropy():
             return spatial.anisotropy(volume, transform)
         case Noise():
-            return intensity.noise(volume, transform)
+            return intensity.noise(volume, transform, same_noise=same_noise)
         case Blur():
             return intensity.blur(volume, transform, spacing)
         case BiasField():

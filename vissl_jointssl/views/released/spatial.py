@@ -6,9 +6,10 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from vissl_jointssl.views.along_axis import along_axis, coarse_matrix
 from vissl_jointssl.views.released.parameters import Affine, Anisotropy, Flip, Triple
+from vissl_jointssl.views.released.trilinear import sample_trilinear
 
 
 def flip(volume: Tensor, parameters: Flip) -> Tensor:
@@ -18,18 +19,10 @@ def flip(volume: Tensor, parameters: Flip) -> Tensor:
 
 def affine(volume: Tensor, parameters: Affine, spacing: Triple) -> Tensor:
     """Rotate and scale about the middle in mm, trilinear; what comes from outside is the channel's minimum."""
-    shape = volume.shape[1:]
     # In mm about the middle, the input point of an output point: back through the scaling, then the rotation.
     inverse = _rotation(parameters.degrees).T @ torch.diag(1 / torch.tensor(parameters.scales, dtype=torch.float64))
-    # From mm to [-1, 1] between the outer edges of the volume.
-    half_extent = torch.tensor([side * size / 2 for side, size in zip(shape, spacing, strict=True)]).double()
-    normalised = inverse * half_extent[None, :] / half_extent[:, None]
-    # grid_sample names points (x, y, z) = (W, H, F).
-    theta = torch.cat([normalised.flip(0, 1), torch.zeros(3, 1, dtype=torch.float64)], dim=1)
-    grid = functional.affine_grid(theta[None].to(volume), [1, 1, *shape], align_corners=False)
-    moved = functional.grid_sample(volume[None], grid, mode="bilinear", padding_mode="border", align_corners=False)[0]
-    inside = (grid[0].abs() <= 1).all(dim=-1)  # (F, H, W)
-    return torch.where(inside, moved, volume.amin(dim=(1, 2, 3), keepdim=True))
+    sizes = torch.tensor(spacing, dtype=torch.float64)
+    return sample_trilinear(volume, inverse * sizes[None, :] / sizes[:, None])
 
 
 def _rotation(degrees: Triple) -> Tensor:
@@ -44,23 +37,6 @@ def _rotation(degrees: Triple) -> Tensor:
 
 
 def anisotropy(volume: Tensor, parameters: Anisotropy) -> Tensor:
-    """Coarse samples of one axis, nearest voxel, interpolated back linearly; zero beyond half a coarse sample.
-
-    The coarse grid shares the volume's middle and has as many samples as fit into the volume.
-    """
-    axis, factor = parameters.axis + 1, parameters.factor
-    length = volume.shape[axis]
-    coarse = max(1, math.floor(length / factor))
-    samples = (length - 1) / 2 + (torch.arange(coarse, dtype=torch.float64) - (coarse - 1) / 2) * factor
-    nearest = (samples + 0.5).floor().long().clamp(0, length - 1)
-    # Where each voxel lies on the coarse grid.
-    places = (torch.arange(length, dtype=torch.float64) - (length - 1) / 2) / factor + (coarse - 1) / 2
-    within = places.clamp(0, coarse - 1)
-    left = within.floor().long()
-    right = (left + 1).clamp(max=coarse - 1)
-    along = [-1 if dimension == axis else 1 for dimension in range(volume.ndim)]
-    share = (within - left).to(volume).view(along)
-    low = volume.index_select(axis, nearest[left].to(volume.device))
-    high = volume.index_select(axis, nearest[right].to(volume.device))
-    reached = ((places >= -0.5) & (places <= coarse - 0.5)).to(volume.device).view(along)
-    return torch.where(reached, torch.lerp(low, high, share), 0.0)
+    """Coarse samples of one axis, nearest voxel, interpolated back linearly; see `coarse_matrix`."""
+    matrix = coarse_matrix(volume.shape[parameters.axis + 1], parameters.factor)
+    return along_axis(volume, matrix, parameters.axis - 3)
