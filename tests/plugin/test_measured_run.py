@@ -95,7 +95,7 @@ class _Iterator:
 
 def test_a_run_ends_in_good_order_after_the_steps_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 1000, 10))
-    monkeypatch.setattr(step_measures, "_now", lambda device: float(next(clock)))
+    monkeypatch.setattr(step_measures, "device_time", lambda device: float(next(clock)))
     hook = step_measures.StepMeasuresHook(tmp_path / STEP_MEASURES_FILE, 4, {"samples": 6})
     task = SimpleNamespace(
         device=torch.device("cpu"), train=True, phases=[{}] * 9, phase_idx=-1, config={"CHECKPOINT": {}}

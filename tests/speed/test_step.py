@@ -56,7 +56,7 @@ def test_times_are_of_whole_training_steps_and_the_other_is_timed_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
-    monkeypatch.setattr("vissl_jointssl.plugin.hooks.step_timing.time", clock)
+    monkeypatch.setattr("vissl_jointssl.plugin.step_clock.time", clock)
 
     class Slow:
         def __iter__(self) -> Slow:
@@ -69,22 +69,16 @@ def test_times_are_of_whole_training_steps_and_the_other_is_timed_apart(
         def __len__(self) -> int:
             return 3
 
-    task = SimpleNamespace(device=torch.device("cpu"), train=True, data_iterator=None)
-
-    def recreate() -> None:
-        clock.now += 50.0  # workers start
-        task.data_iterator = Slow()
+    task = SimpleNamespace(device=torch.device("cpu"), train=True, data_iterator=Slow())
 
     def between(of: object) -> None:
         assert of is task
         clock.now += 30.0
 
-    task.recreate_data_iterator = recreate
     hook = StepTimingHook(tmp_path / "times.json", between)
-    hook.on_start(task)
-    task.recreate_data_iterator()
-    assert len(task.data_iterator) == 3
+    clock.now += 50.0  # workers start
     hook.on_phase_start(task)
+    assert len(task.data_iterator) == 3
     for _ in range(2):
         assert next(task.data_iterator) == 7
         clock.now += 8.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from vissl_jointssl.atomic_file import write_at_once
 from vissl_jointssl.objectives.over_ranks import over_ranks, rank_and_world
 from vissl_jointssl.plugin.loader_seconds import first_batch_seconds, sample_seconds
 from vissl_jointssl.plugin.planned_views import MadeBatches
+from vissl_jointssl.plugin.step_clock import WatchedIterator, device_time
 
 _STATUS = Path("/proc/self/status")
 
@@ -69,21 +70,21 @@ class StepMeasuresHook(ClassyHook):
             facts["samples"] = task.num_phase_samples("train")
         self._write({"facts": facts})
         self._weights = _of_process("VmRSS")
-        self._begin = _now(task.device)
+        self._begin = device_time(task.device)
 
     def on_phase_start(self, task: Any) -> None:
         """An epoch begins; with its first batch its first step does."""
-        now = _now(task.device)
+        now = device_time(task.device)
         self._found.setdefault("start", now - self._begin)
         self._begin, self._is_first = now, True
         batches = task.data_iterator
         if isinstance(batches, MadeBatches):  # to make views is no wait for data
-            batches._planned = _Watched(batches._planned, self._see_planned)
-        task.data_iterator = _Watched(batches, self._see_batch)
+            batches._planned = WatchedIterator(batches._planned, self._see_planned)
+        task.data_iterator = WatchedIterator(batches, self._see_batch)
 
     def on_step(self, task: Any) -> None:
         """Note the step, and let the run end if it was the last to take."""
-        now = _now(task.device)
+        now = device_time(task.device)
         if task.train:
             self._found["steps"].append(now - self._begin)
             self._found["waits"].append(self._waited)
@@ -95,12 +96,12 @@ class StepMeasuresHook(ClassyHook):
 
     def on_phase_end(self, task: Any) -> None:
         """The others' part of it begins now: a checkpoint is written."""
-        self._begin = _now(task.device)
+        self._begin = device_time(task.device)
 
     def on_end(self, task: Any) -> None:
         """Measure what needs no step, and write everything."""
         found = self._found
-        found["checkpoint"] = _now(task.device) - self._begin
+        found["checkpoint"] = device_time(task.device) - self._begin
         found["device"] = torch.cuda.get_device_name() if task.device.type == "cuda" else "CPU"
         found |= self._memory(task)
         if is_primary():
@@ -144,28 +145,6 @@ class StepMeasuresHook(ClassyHook):
             write_at_once(json.dumps(found, allow_nan=False).encode(), self._out)
 
 
-class _Watched:
-    """An iterator that shows each item, and how long it took; it can end before it is through."""
-
-    def __init__(self, inner: Any, show: Callable[[Any, float], None]) -> None:
-        self._inner = inner
-        self._show = show
-        self._length = len(inner)
-
-    def end(self) -> None:
-        self._inner = iter(())
-
-    def __len__(self) -> int:
-        """Steps of the epoch; VISSL's and Classy Vision's hooks ask."""
-        return self._length
-
-    def __next__(self) -> Any:
-        start = time.perf_counter()
-        item = next(self._inner)
-        self._show(item, time.perf_counter() - start)
-        return item
-
-
 def _tensors(value: Any) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         yield value
@@ -194,9 +173,3 @@ def _of_process(key: str) -> int | None:
         return None
     lines = dict(line.split(":", 1) for line in _STATUS.read_text(encoding="utf-8").splitlines())
     return int(lines[key].split()[0]) * 1024 if key in lines else None
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()

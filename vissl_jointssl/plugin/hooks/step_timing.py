@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import resource
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,8 @@ from typing import Any
 import torch
 from classy_vision.generic.distributed_util import is_primary
 from classy_vision.hooks import ClassyHook
+
+from vissl_jointssl.plugin.step_clock import WatchedIterator, device_time
 
 
 class StepTimingHook(ClassyHook):
@@ -27,6 +28,7 @@ class StepTimingHook(ClassyHook):
         between: Called with the task after each training step and timed apart; None leaves steps undisturbed.
     """
 
+    on_start = ClassyHook._noop
     on_forward = ClassyHook._noop
     on_loss_and_meter = ClassyHook._noop
     on_backward = ClassyHook._noop
@@ -41,61 +43,30 @@ class StepTimingHook(ClassyHook):
         self._waited = 0.0
         self._begin = 0.0
 
-    def on_start(self, task: Any) -> None:
-        """See every wait for data: VISSL's steps read `task.data_iterator` and nothing else."""
-        task.recreate_data_iterator = _timed(task.recreate_data_iterator, task, self._add_wait)
-
     def on_phase_start(self, task: Any) -> None:
         """The first step begins now; starting the loader's workers is no part of it."""
-        self._begin = _now(task.device)
+        task.data_iterator = WatchedIterator(task.data_iterator, self._add_wait)  # VISSL's steps read nothing else
+        self._begin = device_time(task.device)
 
     def on_step(self, task: Any) -> None:
         """Note the step that ends here, then let the other take its turn."""
         if task.train:
-            end = _now(task.device)
+            end = device_time(task.device)
             self._seconds["steps"].append(end - self._begin)
             self._seconds["waits"].append(self._waited)
             if self._between is not None:
                 self._between(task)
-            self._seconds["between"].append(_now(task.device) - end)
+            self._seconds["between"].append(device_time(task.device) - end)
         self._waited = 0.0
-        self._begin = _now(task.device)
+        self._begin = device_time(task.device)
 
     def on_end(self, task: Any) -> None:
         """Write what was noted."""
         if is_primary():
             self._out.write_text(json.dumps({**self._seconds, "peak": _peak_memory(task.device)}), encoding="utf-8")
 
-    def _add_wait(self, seconds: float) -> None:
+    def _add_wait(self, batch: Any, seconds: float) -> None:
         self._waited += seconds
-
-
-class _TimedIterator:
-    """An iterator that says how long each `next` took."""
-
-    def __init__(self, inner: Any, say: Callable[[float], None]) -> None:
-        self._inner = inner
-        self._say = say
-
-    def __iter__(self) -> _TimedIterator:
-        return self
-
-    def __len__(self) -> int:
-        return len(self._inner)
-
-    def __next__(self) -> Any:
-        start = time.perf_counter()
-        sample = next(self._inner)
-        self._say(time.perf_counter() - start)
-        return sample
-
-
-def _timed(recreate: Callable[..., None], task: Any, say: Callable[[float], None]) -> Callable[..., None]:
-    def recreated(*args: Any, **options: Any) -> None:
-        recreate(*args, **options)
-        task.data_iterator = _TimedIterator(task.data_iterator, say)
-
-    return recreated
 
 
 def _peak_memory(device: torch.device) -> int:
@@ -103,9 +74,3 @@ def _peak_memory(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024  # bytes there, kilobytes elsewhere
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
