@@ -23,8 +23,12 @@ def test_the_slope_is_the_power(power: float) -> None:
 def test_runs_vary_one_number_and_slopes_leave_the_warm_up_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs: dict[str, set[str]] = {}
 
-    def pretend(folder: Path, mode: str, overrides: Sequence[str]) -> StepTimes:
+    def pretend(folder: Path, mode: str, overrides: Sequence[str], threads: int | None = None) -> StepTimes:
         runs[folder.name] = set(overrides)
+        if folder.name.startswith("ranks"):
+            assert threads == 1
+            return StepTimes((9.0, 9.0, *(4.0 + int(folder.name[-1]),) * 3), (0.0,) * 5, (0.0,) * 5, 1)
+        assert threads is None
         said = dict(override.split("=", 1) for override in overrides)
         slices, volumes = (
             int(said[f"config.DATA.TRAIN.{key}"]) for key in ("TRANSFORMS.0.num_slices", "BATCHSIZE_PER_REPLICA")
@@ -36,7 +40,21 @@ def test_runs_vary_one_number_and_slopes_leave_the_warm_up_out(tmp_path: Path, m
 
     monkeypatch.setattr(scaling, "timed_run", pretend)
     measured = scaling.measure(Settings(repetitions=3), Range((2, 4, 8), (1, 2), (5, 10), 3, 8))
-    assert list(runs) == ["slices2", "slices4", "slices8", "volumes1", "volumes2", "data_set5", "data_set10"]
+    assert list(runs) == [
+        "slices2",
+        "slices4",
+        "slices8",
+        "volumes1",
+        "volumes2",
+        "data_set5",
+        "data_set10",
+        "ranks1",
+        "ranks2",
+    ]
+    assert runs["ranks2"] - runs["ranks1"] == {
+        "config.DISTRIBUTED.NUM_PROC_PER_NODE=2",
+        "config.DATA.TRAIN.DATA_LIMIT=10",
+    }
     assert runs["volumes2"] - runs["volumes1"] == {
         "config.DATA.TRAIN.BATCHSIZE_PER_REPLICA=2",
         "config.DATA.TRAIN.DATA_LIMIT=10",
@@ -46,6 +64,7 @@ def test_runs_vary_one_number_and_slopes_leave_the_warm_up_out(tmp_path: Path, m
         "volumes_slope": pytest.approx(0.9),
         "data_set_slope": pytest.approx(1.0),
         "memory_growth": pytest.approx(110 / 105),
+        "efficiency_of_two_ranks": pytest.approx(5 / 6),
     }
     assert "slices of a view, F: step ~ F^1.10" in scaling.table(measured)
     draw_scaling(measured, tmp_path / "scaling.svg")

@@ -57,13 +57,17 @@ def random_start(folder: Path) -> Path:
     return folder / "random.torch"
 
 
-def timed_run(folder: Path, mode: str, overrides: Sequence[str]) -> StepTimes:
-    """Run the engine in a process of its own.
+def timed_run(folder: Path, mode: str, overrides: Sequence[str], threads: int | None = None) -> StepTimes:
+    """Run the engine in a process of its own, or in one for each rank.
 
     Args:
         folder: For the run's checkpoint and log.
         mode: `timed_engine.BY_TURNS` or `ALONE`.
         overrides: Hydra's, but for the folder.
+        threads: Of each rank; None leaves that to PyTorch.
+
+    Returns:
+        Times of rank 0.
 
     Raises:
         RecipeError: If it fails, with its last words.
@@ -75,6 +79,8 @@ def timed_run(folder: Path, mode: str, overrides: Sequence[str]) -> StepTimes:
     with log.open("wb") as output:
         # As `jointssl train` starts it; see training/engine.py.
         environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
+        if threads is not None:
+            environment["OMP_NUM_THREADS"] = str(threads)
         ended = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False, env=environment)
     if ended.returncode:
         said = log.read_text(encoding="utf-8", errors="replace").rstrip()

@@ -17,7 +17,7 @@ from vissl_jointssl.speed.step import PACKAGES, WARM_UP, Sizes, device_overrides
 from vissl_jointssl.speed.timed_engine import ALONE
 from vissl_jointssl.speed.timing import Timing, machine, machine_line
 
-SLICES, VOLUMES, DATA_SET = "slices", "volumes", "data_set"
+SLICES, VOLUMES, DATA_SET, RANKS = "slices", "volumes", "data_set", "ranks"
 AXES = {SLICES: "slices of a view, F", VOLUMES: "volumes of a step, B", DATA_SET: "volumes of the data set, N"}
 _log = logging.getLogger(__name__)
 
@@ -42,7 +42,9 @@ class Range:
 
 
 def measure(settings: Settings, extent: Range | None = None) -> dict[str, Any]:
-    """Stage 3 (SwAV) at each place of three axes, each a run of its own.
+    """Stage 3 (SwAV) at each place of three axes, and on one rank and two; each is a run of its own.
+
+    Ranks have the same batch, and on a CPU one thread each.
 
     Raises:
         RecipeError: If a run fails.
@@ -57,16 +59,20 @@ def measure(settings: Settings, extent: Range | None = None) -> dict[str, Any]:
         common = [f"config.DATA.TRAIN.DATA_PATHS=[{manifest}]", *device_overrides(settings.device)]
         start = random_start(scratch)
 
-        def run(axis: str, place: int, slices: int, volumes: int, limit: int) -> StepTimes:
-            _log.info("%s: %d", AXES[axis], place)
+        def run(axis: str, place: int, slices: int, volumes: int, limit: int, ranks: int | None = None) -> StepTimes:
+            _log.info("%s: %d", axis, place)
             sizes = Sizes(volumes=volumes, slices=slices, size=extent.size)
             overrides = [*common, *stage3_overrides(sizes, start), f"config.DATA.TRAIN.DATA_LIMIT={limit}"]
-            return timed_run(scratch / f"{axis}{place}", ALONE, overrides)
+            if ranks is not None:
+                overrides.append(f"config.DISTRIBUTED.NUM_PROC_PER_NODE={ranks}")
+            return timed_run(scratch / f"{axis}{place}", ALONE, overrides, threads=ranks and 1)
 
         few = extent.few_slices
         by_slices = {place: run(SLICES, place, place, 1, steps) for place in extent.slices}
         by_volumes = {place: run(VOLUMES, place, few, place, steps * place) for place in extent.volumes}
         by_data_set = {place: run(DATA_SET, place, few, 1, place) for place in extent.data_set}
+        by_ranks = {ranks: run(RANKS, ranks, few, 1, ranks * steps, ranks) for ranks in _ranks(settings.device)}
+    of_ranks = {str(ranks): Timing(times.steps[WARM_UP:]).median for ranks, times in by_ranks.items()}
     return {
         "what": "scaling",
         "machine": machine(PACKAGES),
@@ -76,6 +82,7 @@ def measure(settings: Settings, extent: Range | None = None) -> dict[str, Any]:
         VOLUMES: _axis({place: Timing(times.steps[WARM_UP:]).median for place, times in by_volumes.items()}),
         DATA_SET: _axis({place: sum(times.steps) for place, times in by_data_set.items()})
         | {"peak_bytes": {str(place): times.peak for place, times in by_data_set.items()}},
+        RANKS: {"seconds": of_ranks, "efficiency": of_ranks["1"] / of_ranks["2"] if "2" in of_ranks else None},
     }
 
 
@@ -104,7 +111,18 @@ def table(measured: Mapping[str, Any]) -> str:
 def ratios(measured: Mapping[str, Any]) -> dict[str, float]:
     """Slopes, and the memory of the largest data set over that of the smallest."""
     peaks = list(measured[DATA_SET]["peak_bytes"].values())
-    return {f"{axis}_slope": measured[axis]["slope"] for axis in AXES} | {"memory_growth": peaks[-1] / peaks[0]}
+    found = {f"{axis}_slope": measured[axis]["slope"] for axis in AXES} | {"memory_growth": peaks[-1] / peaks[0]}
+    efficiency = measured[RANKS]["efficiency"]
+    return found if efficiency is None else found | {"efficiency_of_two_ranks": efficiency}
+
+
+def _ranks(device: str) -> tuple[int, ...]:
+    """Each needs a GPU of its own."""
+    if device == "cpu":
+        return 1, 2
+    import torch
+
+    return tuple(range(1, min(torch.cuda.device_count(), 2) + 1))
 
 
 def _axis(seconds: Mapping[int, float]) -> dict[str, Any]:
