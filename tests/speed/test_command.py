@@ -49,6 +49,7 @@ def test_all_ends_with_one_line_of_every_ratio(
     [
         (["loder"], "no measure is called 'loder'; did you mean loader?"),
         (["step", "--repetitions", "0"], "repetitions is 0; expected at least 1"),
+        (["step", "--figure", "x.svg"], "only scaling has a figure, step has none; leave --figure out"),
     ],
 )
 def test_bad_words_are_answered(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

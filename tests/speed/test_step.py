@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from vissl_jointssl.plugin.hooks.step_timing import StepTimingHook
+from vissl_jointssl.plugin.hooks.step_timing import PARTS, StepTimingHook
 from vissl_jointssl.speed import step
 from vissl_jointssl.speed.ceiling import Ceiling, image_groups
 from vissl_jointssl.speed.engine_runs import StepTimes
@@ -89,7 +89,37 @@ def test_times_are_of_whole_training_steps_and_the_other_is_timed_apart(
     hook.on_end(task)
     noted = json.loads((tmp_path / "times.json").read_text())
     assert 50e6 < noted.pop("peak") < 50e9  # bytes: PyTorch alone is that large, and no test is larger
+    assert noted.pop("parts") == {name: [] for name in PARTS}
     assert noted == {"steps": [10.0, 10.0], "between": [30.0, 30.0], "waits": [2.0, 2.0]}
+
+
+def test_an_undisturbed_step_is_taken_apart_without_its_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr("vissl_jointssl.plugin.step_clock.time", clock)
+
+    class Slow(list[int]):
+        def __next__(self) -> int:
+            clock.now += 2.0
+            return 7
+
+    task = SimpleNamespace(device=torch.device("cpu"), train=True, data_iterator=Slow())
+    hook = StepTimingHook(tmp_path / "times.json")
+    hook.on_phase_start(task)
+    for _ in range(2):
+        next(task.data_iterator)
+        for seconds, event in ((5, "forward"), (1, "loss_and_meter"), (9, "backward"), (3, "update"), (0.5, "step")):
+            clock.now += seconds
+            getattr(hook, f"on_{event}")(task)
+    hook.on_end(task)
+    noted = json.loads((tmp_path / "times.json").read_text())
+    assert noted["parts"] == {
+        "forward": [5.0, 5.0],
+        "loss": [1.0, 1.0],
+        "backward": [9.0, 9.0],
+        "optimizer": [3.0, 3.0],
+        "rest": [0.5, 0.5],
+    }
+    assert noted["steps"] == [20.5, 20.5]
 
 
 def test_ratios_leave_the_warm_up_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +127,13 @@ def test_ratios_leave_the_warm_up_out(monkeypatch: pytest.MonkeyPatch) -> None:
     times = {
         "stage3": StepTimes((99.0, 99.0, 12.0, 11.0, 13.0), (1.0, 1.0, 10.0, 10.0, 10.0), (9.0, 9.0, 0.0, 0.0, 0.0), 7),
         "stage1": StepTimes((99.0, 99.0, 3.0, 3.0, 3.0), (1.0, 1.0, 2.0, 2.0, 2.0), (0.0,) * 5, 7),
-        "alone": StepTimes((99.0, 99.0, 10.0, 10.0, 20.0), (0.0,) * 5, (90.0, 90.0, 0.5, 0.5, 1.0), 7),
+        "alone": StepTimes(
+            (99.0, 99.0, 10.0, 10.0, 20.0),
+            (0.0,) * 5,
+            (90.0, 90.0, 0.5, 0.5, 1.0),
+            7,
+            {"loss": (9.0, 9.0, 0.1, 0.3, 0.2)},
+        ),
     }
 
     def pretend(folder: Path, mode: str, overrides: Sequence[str]) -> StepTimes:
@@ -119,4 +155,5 @@ def test_ratios_leave_the_warm_up_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert measured["stage1"]["images"] == 24
     said = step.table(measured)
     assert "stage 3: step 12.000 s, ceiling 10.000 s for 16 images; 1.200 times the ceiling" in said
-    assert "waiting for data: 5.00 %" in said
+    assert "a step of stage 3 alone: 10.000 s; its parts, ms: loss 200" in said
+    assert "waiting for data: 5.00 % of it" in said

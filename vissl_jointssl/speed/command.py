@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", choices=("auto", "cpu", "gpu"), default="auto", help="default: a GPU if there is one"
     )
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="scaling: draw it, too (.svg, .png or .pdf)")
     parser.add_argument("--json", action="store_true", help="JSON instead of tables: an object, for all one line")
 
 
@@ -43,10 +44,16 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"no measure is called {args.what!r}{nearest(args.what, (*MEASURES, ALL))}")
     if args.repetitions < 1:
         raise ValueError(f"repetitions is {args.repetitions}; expected at least 1")
+    if args.figure is not None and args.what != "scaling":
+        raise ValueError(f"only scaling has a figure, {args.what} has none; leave --figure out")
     settings = Settings(args.repetitions, _device(args.device), args.folder, args.volumes, args.crops)
     if args.what != ALL:
         measured, table, _ = _one(args.what, settings)
         _print(json.dumps(measured, indent=2) if args.json else table)
+        if args.figure is not None:
+            from vissl_jointssl.speed.scaling_figure import draw_scaling
+
+            draw_scaling(measured, args.figure)
         return 0
     ratios: dict[str, float] = {}
     machine: dict[str, Any] = {}

@@ -6,8 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vissl_jointssl.checkpoints.importing import write_imported
@@ -27,12 +27,14 @@ class StepTimes:
         between: What took turns with them.
         waits: The part of each step that it waited for data.
         peak: Most memory of the process, or on its GPU, bytes.
+        parts: Parts of each step but the wait, by name; empty lists where something took turns.
     """
 
     steps: tuple[float, ...]
     between: tuple[float, ...]
     waits: tuple[float, ...]
     peak: int
+    parts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 def prepare_scans(folder: Path, count: int, shape: tuple[int, int, int]) -> Path:
@@ -86,4 +88,5 @@ def timed_run(folder: Path, mode: str, overrides: Sequence[str], threads: int | 
         said = log.read_text(encoding="utf-8", errors="replace").rstrip()
         raise RecipeError(f"a timed run failed (exit {ended.returncode}): {said.rpartition(LAST_WORDS)[2][-2000:]}")
     found = json.loads(out.read_text(encoding="utf-8"))
-    return StepTimes(tuple(found["steps"]), tuple(found["between"]), tuple(found["waits"]), found["peak"])
+    parts = {name: tuple(seconds) for name, seconds in found["parts"].items()}
+    return StepTimes(tuple(found["steps"]), tuple(found["between"]), tuple(found["waits"]), found["peak"], parts)

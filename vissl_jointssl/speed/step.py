@@ -72,6 +72,7 @@ def measure(settings: Settings, sizes: Sizes | None = None) -> dict[str, Any]:
         "stage1": {"images": 8 * sizes.images, "sizes": sizes.crops} | _summary(stage1),
         "alone": {
             "step": Timing(alone.steps[WARM_UP:]).summary(),
+            "parts": {name: statistics.median(seconds[WARM_UP:]) for name, seconds in alone.parts.items()},
             DATA_WAIT: sum(alone.waits[WARM_UP:]) / sum(alone.steps[WARM_UP:]),
         },
     }
@@ -87,9 +88,11 @@ def table(measured: Mapping[str, Any]) -> str:
             f"for {of['images']} images; {of['over_ceiling']:.3f} times the ceiling "
             f"(quartiles of the ratio {of['quartiles'][0]:.3f} to {of['quartiles'][1]:.3f})"
         ]
-    return "\n".join(
-        [*lines, f"waiting for data: {100 * measured['alone'][DATA_WAIT]:.2f} % of a step of stage 3 alone"]
-    )
+    alone = measured["alone"]
+    parts = ", ".join(f"{name} {1000 * seconds:.0f}" for name, seconds in alone["parts"].items())
+    lines.append(f"a step of stage 3 alone: {alone['step']['median']:.3f} s; its parts, ms: {parts}")
+    lines.append(f"waiting for data: {100 * alone[DATA_WAIT]:.2f} % of it")
+    return "\n".join(lines)
 
 
 def ratios(measured: Mapping[str, Any]) -> dict[str, float]:

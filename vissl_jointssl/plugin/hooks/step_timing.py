@@ -15,6 +15,8 @@ from classy_vision.hooks import ClassyHook
 
 from vissl_jointssl.plugin.step_clock import WatchedIterator, device_time
 
+PARTS = ("forward", "loss", "backward", "optimizer", "rest")
+
 
 class StepTimingHook(ClassyHook):
     """Times whole steps: data, forward, loss, backward, optimizer and every hook that stands before this one.
@@ -23,16 +25,13 @@ class StepTimingHook(ClassyHook):
 
     Args:
         out: Written at the end: a JSON object with `steps`, `between` and `waits`, lists of seconds of equal length
-            (`waits` is the part of a step that it waited for data), and `peak`, the most memory in bytes that this
-            process, or what it keeps on its GPU, has had.
-        between: Called with the task after each training step and timed apart; None leaves steps undisturbed.
+            (`waits` is the part of a step that it waited for data), `parts`, such lists by name, and `peak`, the most
+            memory in bytes that this process, or what it keeps on its GPU, has had.
+        between: Called with the task after each training step and timed apart. None leaves steps undisturbed and takes
+            their parts instead, waiting for a GPU after each; what other hooks do counts where they do it.
     """
 
     on_start = ClassyHook._noop
-    on_forward = ClassyHook._noop
-    on_loss_and_meter = ClassyHook._noop
-    on_backward = ClassyHook._noop
-    on_update = ClassyHook._noop
     on_phase_end = ClassyHook._noop
 
     def __init__(self, out: Path, between: Callable[[Any], None] | None = None) -> None:
@@ -40,16 +39,34 @@ class StepTimingHook(ClassyHook):
         self._out = out
         self._between = between
         self._seconds: dict[str, list[float]] = {"steps": [], "between": [], "waits": []}
+        self._parts: dict[str, list[float]] = {name: [] for name in PARTS}
         self._waited = 0.0
-        self._begin = 0.0
+        self._begin = self._part_begin = 0.0
 
     def on_phase_start(self, task: Any) -> None:
         """The first step begins now; starting the loader's workers is no part of it."""
         task.data_iterator = WatchedIterator(task.data_iterator, self._add_wait)  # VISSL's steps read nothing else
-        self._begin = device_time(task.device)
+        self._begin = self._part_begin = device_time(task.device)
+
+    def on_forward(self, task: Any) -> None:
+        """The forward pass ends here."""
+        self._note("forward", task)
+
+    def on_loss_and_meter(self, task: Any) -> None:
+        """The loss is known."""
+        self._note("loss", task)
+
+    def on_backward(self, task: Any) -> None:
+        """The backward pass ends here."""
+        self._note("backward", task)
+
+    def on_update(self, task: Any) -> None:
+        """The weights have moved."""
+        self._note("optimizer", task)
 
     def on_step(self, task: Any) -> None:
         """Note the step that ends here, then let the other take its turn."""
+        self._note("rest", task)
         if task.train:
             end = device_time(task.device)
             self._seconds["steps"].append(end - self._begin)
@@ -58,12 +75,20 @@ class StepTimingHook(ClassyHook):
                 self._between(task)
             self._seconds["between"].append(device_time(task.device) - end)
         self._waited = 0.0
-        self._begin = device_time(task.device)
+        self._begin = self._part_begin = device_time(task.device)
 
     def on_end(self, task: Any) -> None:
         """Write what was noted."""
         if is_primary():
-            self._out.write_text(json.dumps({**self._seconds, "peak": _peak_memory(task.device)}), encoding="utf-8")
+            found = {**self._seconds, "parts": self._parts, "peak": _peak_memory(task.device)}
+            self._out.write_text(json.dumps(found), encoding="utf-8")
+
+    def _note(self, part: str, task: Any) -> None:
+        if task.train and self._between is None:
+            now = device_time(task.device)
+            waited = self._waited if part == "forward" else 0.0
+            self._parts[part].append(now - self._part_begin - waited)
+            self._part_begin = now
 
     def _add_wait(self, batch: Any, seconds: float) -> None:
         self._waited += seconds
