@@ -205,7 +205,7 @@ def test_a_model_that_is_not_the_one_trained_is_not_written_for(
 
 def test_the_grey_normalisation_is_that_of_the_views() -> None:
     importlib.import_module("vissl_jointssl.plugin")
-    deviation = importlib.import_module("vissl_jointssl.plugin.volume_views").GREY_DEVIATION
+    deviation = importlib.import_module("vissl_jointssl.plugin.planned_views").GREY_DEVIATION
     assert (set(GREY_MEAN), set(GREY_DEVIATION)) == ({VIEWS_MEAN}, {deviation})
 
 

@@ -80,7 +80,11 @@ def test_20_steps_of_stage_2_move_no_bit_of_f_intra_and_show_both_baselines(
         assert 0 < line["mean_embedding"] < 10
         assert 0 < line["neighbours"] < 10
     assert f"the mean embedding would have {lines[-1]['mean_embedding']:.4f}" in said
-    assert set(json.loads((folder / "progress.json").read_text())["beside_loss"]) == {"mean_embedding", "neighbours"}
+    assert set(json.loads((folder / "progress.json").read_text())["beside_loss"]) == {
+        "mean_embedding",
+        "neighbours",
+        "data_wait",
+    }
 
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

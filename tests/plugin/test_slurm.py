@@ -164,6 +164,8 @@ def test_srun_tells_a_launcher_which_of_eight_nodes_it_is(
 ) -> None:
     started = []
     monkeypatch.setattr(launching, "spawn_ranks", lambda ranks, arguments, *rest: started.append((ranks, arguments)))
+    for module, name in ((launch, "setup_logging"), (launching, "setup_logging"), (launching, "shutdown_logging")):
+        monkeypatch.setattr(module, name, lambda *_: None)  # VISSL exchanges the root logger, for the whole process
     for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
         monkeypatch.setenv(name, "")  # the launcher sets them; as before afterwards
     for name, value in {"SLURM_STEP_NODELIST": "node-[a-h]", "SLURMD_NODENAME": "node-d", "SLURM_NODEID": "3"}.items():

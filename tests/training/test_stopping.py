@@ -75,7 +75,7 @@ def _train(stub: Path, folder: Path) -> None:
     command.read_recipe = lambda recipe, changes: None
     (folder / "err").touch()
     sys.stderr = (folder / "err").open("w", buffering=1)
-    sys.exit(command.run(argparse.Namespace(recipe=None, changes=[], dry_run=False)))
+    sys.exit(command.run(argparse.Namespace(recipe=None, changes=[], dry_run=False, plan=False, json=False)))
 
 
 @pytest.mark.parametrize(

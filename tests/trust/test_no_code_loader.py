@@ -27,6 +27,7 @@ WITHIN_THE_PROCESS = {"vissl_jointssl/plugin/stop_signals.py"}
 # Modules named in code: each takes a name of a fixed table, never one of a file. See the tests of each.
 IMPORT_BY_NAME = {
     "vissl_jointssl/cli.py",
+    "vissl_jointssl/speed/measures.py",
     "vissl_jointssl/evaluation/tasks.py",
     "vissl_jointssl/export/account.py",
     "vissl_jointssl/export/registry.py",

@@ -223,6 +223,7 @@ def _config(folder: Path) -> AttrDict:
         f"config.DATA.TRAIN.BATCHSIZE_PER_REPLICA={BATCH}",
         f"config.DATA.TRAIN.TRANSFORMS.0.size=[{SIDE},{SIDE}]",
         f"config.DATA.TRAIN.TRANSFORMS.0.num_slices={SLICES}",
+        "config.MACHINE.DEVICE=cpu",
     ]
     _, config = convert_to_attrdict(compose(overrides), dump_config=False)
     return config

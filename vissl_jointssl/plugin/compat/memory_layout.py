@@ -29,9 +29,11 @@ def replace_build_model() -> None:
 
 def build_model(model_config: AttrDict, optimizer_config: AttrDict) -> nn.Module:
     """VISSL's own, its 2D convolutions channels-last."""
-    model: Any = _vissl_build_model(model_config, optimizer_config)  # `Module.to`'s types leave the layout out
-    built: nn.Module = model.to(memory_format=torch.channels_last)
-    return built
+    model: nn.Module = _vissl_build_model(model_config, optimizer_config)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
+    return model
 
 
 def _get_classy_state(self: BaseSSLMultiInputOutputModel, deep_copy: bool = False) -> dict[str, Any]:
