@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import subprocess
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,8 @@ import pytest
 import torch
 
 from vissl_jointssl.checkpoints import CheckpointError, checkpoint_to_resume, damage, save_checkpoint
+from vissl_jointssl.checkpoints.integrity import sidecar_of
+from vissl_jointssl.checkpoints.loading import DamagedFileError, load_plain
 
 FLIPS = 150
 
@@ -109,6 +112,25 @@ def test_without_a_hash_a_flipped_byte_is_found_or_changes_nothing(two_checkpoin
         else:  # padding and time stamps of the archive
             assert _tensors(path) == tensors, f"byte {place}"
     assert found > FLIPS
+
+
+def test_a_part_marked_as_a_folder_is_found_though_every_checksum_is_right(two_checkpoints: tuple[Path, Path]) -> None:
+    """PyTorch's reader would give such a weight whatever lies in the memory."""
+    path = two_checkpoints[1]
+    sidecar_of(path).unlink()
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        parts = [part.filename for part in archive.infolist() if "/data/" in part.filename]
+    # An entry of the directory at the archive's end: 46 bytes, the attributes at 38, then the name (APPNOTE 4.3.12).
+    entry = content.rindex(parts[0].encode()) - 46
+    assert content[entry : entry + 4] == b"PK\x01\x02"
+    content[entry + 38] |= 0x10
+    path.write_bytes(content)
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() is None
+    assert damage(path) == f"it is no whole archive ({parts[0]} is marked as a folder)"
+    with pytest.raises(DamagedFileError, match="is marked as a folder"), path.open("rb") as stream:
+        load_plain(stream)
 
 
 @pytest.mark.parametrize("note", [b"", b"nonsense", b"\xff" * 64, b"ab" * 10])

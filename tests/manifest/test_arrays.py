@@ -8,6 +8,7 @@ import resource
 import socket
 import struct
 import tracemalloc
+import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 from PIL import Image
 
 from vissl_jointssl.manifest import Entry, Manifest, ManifestError
+from vissl_jointssl.manifest.npy import map_npy
 
 MEGABYTE = 2**20
 
@@ -237,3 +239,11 @@ def test_another_format_under_the_name_of_a_png_is_refused(tmp_path: Path, open_
     Image.new("L", (4, 3)).save(tmp_path / "x.tiff")
     assert "no whole PNG or JPEG: UnidentifiedImageError" in open_image((tmp_path / "x.tiff").read_bytes())
     assert "UnidentifiedImageError" in open_image(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 3\n")
+
+
+def test_a_header_that_numpy_takes_for_python_2s_is_read_without_a_word(tmp_path: Path) -> None:
+    path = tmp_path / "v.npy"
+    path.write_bytes(npy(header((2, 3, 4)) + "   \n     "))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert map_npy(path).shape == (2, 3, 4)

@@ -20,7 +20,7 @@ def test_the_ratio_is_of_the_family_that_does_the_same_work() -> None:
     measured = measure_views(2, torch.device("cpu"), SHAPE)
     assert load_measure("views") is views
     times = measured["times_as_fast"]
-    assert ratios(measured) == {"views_speedup": times["released"]}
+    assert ratios(measured) == {"views_speedup": times["released"], "default_views_speedup": times["crop"]}
     rates = measured["views_per_second"]
     assert rates["crop"] / rates["torchio"] == pytest.approx(times["crop"])
     assert rates["torchio"] == pytest.approx(7 / measured["seconds_per_round"]["torchio"]["median"])
@@ -32,7 +32,7 @@ def test_a_ratio_is_of_medians(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(views, "time_by_turns", lambda *_: {name: Timing(taken[name]) for name in taken})
     measured = measure_views(3, torch.device("cpu"), SHAPE)
     assert measured["times_as_fast"] == pytest.approx({"released": 7.0, "crop": 140.0})
-    assert ratios(measured) == {"views_speedup": pytest.approx(7.0)}
+    assert ratios(measured) == pytest.approx({"views_speedup": 7.0, "default_views_speedup": 140.0})
 
 
 def test_other_views_are_refused() -> None:

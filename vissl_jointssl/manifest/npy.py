@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import tokenize
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,9 @@ def _read_header(stream: io.BufferedReader) -> tuple[tuple[int, ...], bool, np.d
         raise ValueError
     stream.seek(_MAGIC + 2)
     read = npy_format.read_array_header_1_0 if major == 1 else npy_format.read_array_header_2_0
-    shape, fortran_order, dtype = read(stream)
+    with warnings.catch_warnings():  # of headers that NumPy takes for Python 2's
+        warnings.simplefilter("ignore")
+        shape, fortran_order, dtype = read(stream)
     return shape, fortran_order, dtype, stream.tell()
 
 

@@ -98,8 +98,8 @@ def _npy_header(path: Path, stream: BinaryIO) -> tuple[tuple[int, ...], bool, np
     version = start[6:8]
     length = int.from_bytes(start[8:10] if version == b"\x01\0" else start[8:12], "little")
     end = length + (10 if version == b"\x01\0" else 12)
-    if version not in (b"\x01\0", b"\x02\0", b"\x03\0") or length > _MAX_HEADER:
-        raise ReadError(path, "cannot be read: its header is of an unknown version or too long", COPY_AGAIN)
+    if version not in (b"\x01\0", b"\x02\0", b"\x03\0") or not len(start) <= end <= _MAX_HEADER:
+        raise ReadError(path, "cannot be read: its header is of an unknown version or an impossible length", COPY_AGAIN)
     block = start + stream.read(end - len(start))
     parse = np.lib.format.read_array_header_1_0 if version == b"\x01\0" else np.lib.format.read_array_header_2_0
     try:
