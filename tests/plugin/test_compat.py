@@ -197,6 +197,9 @@ def _amp_task(device, use_amp=True, amp_type="apex"):
         ("cuda", True, "apex", AmpType.PYTORCH, [without_apex.AMP_NOTICE]),
         ("cuda", True, "pytorch", AmpType.PYTORCH, []),
         ("cuda", False, "apex", None, []),
+        ("cuda", True, "bfloat16", None, [without_apex.BFLOAT16_NOTICE]),
+        ("cpu", True, "bfloat16", None, [without_apex.BFLOAT16_NOTICE]),
+        ("cpu", False, "bfloat16", None, []),
         ("cpu", True, "apex", None, [without_apex.AMP_OFF_NOTICE]),
         ("cpu", False, "apex", None, []),
     ],
@@ -211,7 +214,7 @@ def test_mixed_precision_is_pytorchs_on_gpus_and_off_on_cpu(device, use_amp, amp
 
 
 def test_an_unknown_kind_of_mixed_precision_is_named():
-    with pytest.raises(ValueError, match="AMP_TYPE=tf32 is not one of apex, pytorch"):
+    with pytest.raises(ValueError, match="AMP_TYPE=tf32 is not one of apex, bfloat16, pytorch"):
         SelfSupervisionTask.set_amp_args(_amp_task("cuda", amp_type="tf32"))
 
 

@@ -27,7 +27,7 @@ def test_runs_vary_one_number_and_slopes_leave_the_warm_up_out(tmp_path: Path, m
         runs[folder.name] = set(overrides)
         if folder.name.startswith("ranks"):
             assert threads == 1
-            return StepTimes((9.0, 9.0, *(4.0 + int(folder.name[-1]),) * 3), (0.0,) * 5, (0.0,) * 5, 1)
+            return StepTimes((9.0, 9.0, *(4.0 + int(folder.name[-1]),) * 3), (0.0,) * 5, 1)
         assert threads is None
         said = dict(override.split("=", 1) for override in overrides)
         slices, volumes = (
@@ -36,7 +36,7 @@ def test_runs_vary_one_number_and_slopes_leave_the_warm_up_out(tmp_path: Path, m
         steps = int(said["config.DATA.TRAIN.DATA_LIMIT"]) // volumes
         each = slices**1.1 * volumes**0.9
         seconds = (each,) * steps if folder.name.startswith("data") else (99.0, 99.0, *(each,) * (steps - 2))
-        return StepTimes(seconds, (0.0,) * steps, (0.0,) * steps, 100 + steps)
+        return StepTimes(seconds, (0.0,) * steps, 100 + steps)
 
     monkeypatch.setattr(scaling, "timed_run", pretend)
     measured = scaling.measure(Settings(repetitions=3), Range((2, 4, 8), (1, 2), (5, 10), 3, 8))
@@ -67,6 +67,7 @@ def test_runs_vary_one_number_and_slopes_leave_the_warm_up_out(tmp_path: Path, m
         "efficiency_of_two_ranks": pytest.approx(5 / 6),
     }
     assert "slices of a view, F: step ~ F^1.10" in scaling.table(measured)
+    assert "a step 5.000 s on 1, 6.000 s on 2; efficiency 0.83" in scaling.table(measured)
     draw_scaling(measured, tmp_path / "scaling.svg")
     drawn = (tmp_path / "scaling.svg").read_text()
     assert drawn.count("measured, slope") + drawn.count("<!-- measured") >= 3

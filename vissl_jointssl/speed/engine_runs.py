@@ -24,16 +24,16 @@ class StepTimes:
 
     Args:
         steps: Whole steps.
-        between: What took turns with them.
         waits: The part of each step that it waited for data.
         peak: Most memory of the process, or on its GPU, bytes.
+        others: What took turns with them, by name.
         parts: Parts of each step but the wait, by name; empty lists where something took turns.
     """
 
     steps: tuple[float, ...]
-    between: tuple[float, ...]
     waits: tuple[float, ...]
     peak: int
+    others: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     parts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
@@ -64,7 +64,7 @@ def timed_run(folder: Path, mode: str, overrides: Sequence[str], threads: int | 
 
     Args:
         folder: For the run's checkpoint and log.
-        mode: `timed_engine.BY_TURNS` or `ALONE`.
+        mode: One of `timed_engine.MODES`.
         overrides: Hydra's, but for the folder.
         threads: Of each rank; None leaves that to PyTorch.
 
@@ -88,5 +88,5 @@ def timed_run(folder: Path, mode: str, overrides: Sequence[str], threads: int | 
         said = log.read_text(encoding="utf-8", errors="replace").rstrip()
         raise RecipeError(f"a timed run failed (exit {ended.returncode}): {said.rpartition(LAST_WORDS)[2][-2000:]}")
     found = json.loads(out.read_text(encoding="utf-8"))
-    parts = {name: tuple(seconds) for name, seconds in found["parts"].items()}
-    return StepTimes(tuple(found["steps"]), tuple(found["between"]), tuple(found["waits"]), found["peak"], parts)
+    others, parts = ({name: tuple(times) for name, times in found[key].items()} for key in ("others", "parts"))
+    return StepTimes(tuple(found["steps"]), tuple(found["waits"]), found["peak"], others, parts)

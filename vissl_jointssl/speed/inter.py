@@ -137,14 +137,30 @@ def check_same(case: Case, results: Mapping[str, Result]) -> None:
             )
 
 
+def package_blocks(slices: int, *, width: int = WIDTH, blocks: int = BLOCKS, dropout: float = 0.0) -> nn.Sequential:
+    """f_inter of the released code: ``(B, F, D)`` to the same, with PyPI's attention along the entries.
+
+    Raises:
+        ValueError: If deformable-attention is missing.
+    """
+    if importlib.util.find_spec("deformable_attention") is None:
+        raise ValueError(
+            "deformable_attention is not installed, and it is what we are measured against; "
+            "pip install deformable-attention"
+        )
+    return nn.Sequential(
+        *(AttentionBlock(_Package(slices), width, FEED_FORWARD_WIDTH, dropout=dropout) for _ in range(blocks))
+    )
+
+
 class _Package(nn.Module):
     """The package's attention, called as an `AttentionBlock` calls."""
 
-    def __init__(self) -> None:
+    def __init__(self, slices: int) -> None:
         super().__init__()
         from deformable_attention import DeformableAttention1D
 
-        self.wrapped = DeformableAttention1D(dim=SLICES, downsample_factor=4, offset_scale=2, offset_kernel_size=6)
+        self.wrapped = DeformableAttention1D(dim=slices, downsample_factor=4, offset_scale=2, offset_kernel_size=6)
 
     def forward(self, sequence: Tensor, valid: Tensor | None = None) -> Tensor:
         found: Tensor = self.wrapped(sequence)
@@ -153,14 +169,7 @@ class _Package(nn.Module):
 
 def _encoders(width: int, blocks: int) -> dict[str, nn.Module]:
     """f_inter by way, without dropout; those along the entries have equal weights."""
-    if importlib.util.find_spec("deformable_attention") is None:
-        raise ValueError(
-            "deformable_attention is not installed, and it is what we are measured against; "
-            "pip install deformable-attention"
-        )
-    package = nn.Sequential(
-        *(AttentionBlock(_Package(), width, FEED_FORWARD_WIDTH, dropout=0.0) for _ in range(blocks))
-    )
+    package = package_blocks(SLICES, width=width, blocks=blocks)
     released = ReleasedVolumeEncoder(
         width=width, slices=SLICES, blocks=blocks, feed_forward_width=FEED_FORWARD_WIDTH, dropout=0.0
     )

@@ -105,6 +105,10 @@ def table(measured: Mapping[str, Any]) -> str:
         "",
         "most memory: " + ", ".join(f"{peak / 2**20:.0f} MiB at N = {place}" for place, peak in peaks.items()),
     ]
+    ranks = measured[RANKS]
+    taken = ", ".join(f"{seconds:.3f} s on {count}" for count, seconds in ranks["seconds"].items())
+    efficiency = "not measured on two" if ranks["efficiency"] is None else f"efficiency {ranks['efficiency']:.2f}"
+    lines.append(f"ranks, the same batch on each: a step {taken}; {efficiency}")
     return "\n".join(lines)
 
 

@@ -1,24 +1,25 @@
-"""`jointssl speed step`: training steps inside VISSL's engine, by turns with a bare ResNet-50 on as many images."""
+"""`jointssl speed step`: training steps inside VISSL's engine, by turns with a bare ResNet-50 and the released step."""
 
 from __future__ import annotations
 
 import logging
 import statistics
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vissl_jointssl.speed.engine_runs import StepTimes, prepare_scans, random_start, timed_run
 from vissl_jointssl.speed.measures import Settings
-from vissl_jointssl.speed.timed_engine import ALONE, BY_TURNS
+from vissl_jointssl.speed.timed_engine import ALONE, BY_TURNS, CEILING, RELEASED, THREE_BY_TURNS
 from vissl_jointssl.speed.timing import Timing, machine, machine_line
 
 WARM_UP = 2  # steps; libraries choose algorithms, memory grows
 SCAN_SHAPE = (160, 160, 96)  # columns, rows, slices: more than a view has
-PACKAGES = ("torch", "torchvision", "vissl")
-STEP_OVER_CEILING, STAGE1_OVER_CEILING, DATA_WAIT = "step_over_ceiling", "stage1_over_ceiling", "data_wait_share"
+PACKAGES = ("torch", "torchvision", "vissl", "deformable-attention")
+STEP_OVER_CEILING, STAGE1_OVER_CEILING = "step_over_ceiling", "stage1_over_ceiling"
+RELEASED_OVER_CEILING, DATA_WAIT = "released_over_ceiling", "data_wait_share"
 _log = logging.getLogger(__name__)
 
 
@@ -49,7 +50,7 @@ def measure(settings: Settings, sizes: Sizes | None = None) -> dict[str, Any]:
     """Stage 3 and stage 1 (SwAV) by turns with their ceilings, then stage 3 alone, to see it wait for data.
 
     Raises:
-        RecipeError: If a run fails.
+        RecipeError: If a run fails, for one because deformable-attention is missing.
     """
     sizes = sizes or (GPU_SIZES if settings.device == "gpu" else CPU_SIZES)
     steps = settings.repetitions + WARM_UP
@@ -58,8 +59,8 @@ def measure(settings: Settings, sizes: Sizes | None = None) -> dict[str, Any]:
         manifest = prepare_scans(scratch, steps * sizes.volumes, SCAN_SHAPE)
         common = [f"config.DATA.TRAIN.DATA_PATHS=[{manifest}]", *device_overrides(settings.device)]
         stage3 = [*common, *stage3_overrides(sizes, random_start(scratch))]
-        _log.info("stage 3, %d steps by turns with its ceiling", steps)
-        step = timed_run(scratch / "stage3", BY_TURNS, stage3)
+        _log.info("stage 3, %d steps by turns with its ceiling and the released step", steps)
+        step = timed_run(scratch / "stage3", THREE_BY_TURNS, stage3)
         _log.info("stage 1, %d steps by turns with its ceiling", steps)
         stage1 = timed_run(scratch / "stage1", BY_TURNS, [*common, *stage1_overrides(sizes, steps)])
         _log.info("stage 3 alone, %d steps", steps)
@@ -88,6 +89,8 @@ def table(measured: Mapping[str, Any]) -> str:
             f"for {of['images']} images; {of['over_ceiling']:.3f} times the ceiling "
             f"(quartiles of the ratio {of['quartiles'][0]:.3f} to {of['quartiles'][1]:.3f})"
         ]
+    released, over = measured["stage3"][RELEASED], measured["stage3"][RELEASED_OVER_CEILING]
+    lines.append(f"the released step: {released['median']:.3f} s, {over:.3f} times the ceiling")
     alone = measured["alone"]
     parts = ", ".join(f"{name} {1000 * seconds:.0f}" for name, seconds in alone["parts"].items())
     lines.append(f"a step of stage 3 alone: {alone['step']['median']:.3f} s; its parts, ms: {parts}")
@@ -100,14 +103,19 @@ def ratios(measured: Mapping[str, Any]) -> dict[str, float]:
     return {
         STEP_OVER_CEILING: measured["stage3"]["over_ceiling"],
         STAGE1_OVER_CEILING: measured["stage1"]["over_ceiling"],
+        RELEASED_OVER_CEILING: measured["stage3"][RELEASED_OVER_CEILING],
         DATA_WAIT: measured["alone"][DATA_WAIT],
     }
 
 
 def device_overrides(device: str) -> list[str]:
-    """One process on one device; the loader has one worker on a CPU, whose cores the step needs."""
+    """One process on one device, in bfloat16 on a GPU; a CPU's loader has one worker, for the step needs the cores."""
     if device == "gpu":
-        return ["config.DISTRIBUTED.NUM_PROC_PER_NODE=1"]
+        return [
+            "config.DISTRIBUTED.NUM_PROC_PER_NODE=1",
+            "config.MODEL.AMP_PARAMS.USE_AMP=True",
+            "config.MODEL.AMP_PARAMS.AMP_TYPE=bfloat16",
+        ]
     return [
         "config.MACHINE.DEVICE=cpu",
         "config.DISTRIBUTED.BACKEND=gloo",
@@ -144,15 +152,16 @@ def stage1_overrides(sizes: Sizes, steps: int) -> list[str]:
 
 def _summary(times: StepTimes) -> dict[str, Any]:
     """Without the warm-up; quartiles are those of each step's ratio to the ceiling right after it."""
-    steps, between = times.steps[WARM_UP:], times.between[WARM_UP:]
-    ratios = Timing(_pairwise(steps, between))
-    return {
+    steps, ceilings = times.steps[WARM_UP:], times.others[CEILING][WARM_UP:]
+    ratios = Timing(tuple(step / ceiling for step, ceiling in zip(steps, ceilings, strict=True)))
+    ceiling = Timing(ceilings).median
+    found = {
         "step": Timing(steps).summary(),
-        "ceiling": Timing(between).summary(),
-        "over_ceiling": statistics.median(steps) / statistics.median(between),
+        CEILING: Timing(ceilings).summary(),
+        "over_ceiling": Timing(steps).median / ceiling,
         "quartiles": ratios.quartiles,
     }
-
-
-def _pairwise(steps: Sequence[float], between: Sequence[float]) -> tuple[float, ...]:
-    return tuple(step / other for step, other in zip(steps, between, strict=True))
+    if RELEASED in times.others:
+        released = Timing(times.others[RELEASED][WARM_UP:])
+        found |= {RELEASED: released.summary(), RELEASED_OVER_CEILING: released.median / ceiling}
+    return found

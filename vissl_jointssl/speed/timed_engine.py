@@ -1,39 +1,50 @@
-"""A run of VISSL's engine whose steps are timed, alone or by turns with the ceiling; a program: OUT MODE OVERRIDES."""
+"""A run of VISSL's engine whose steps are timed, alone or by turns with others; a program: OUT MODE OVERRIDES."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from vissl_jointssl.plugin.compat.bfloat16 import wants_bfloat16
 from vissl_jointssl.plugin.hooks import hook_generator
 from vissl_jointssl.plugin.hooks.step_timing import StepTimingHook
 from vissl_jointssl.plugin.launch import command_line, launch_on_this_node, read_config
 from vissl_jointssl.speed.ceiling import Ceiling, image_groups
+from vissl_jointssl.speed.released_step import ReleasedStep
 
-BY_TURNS, ALONE = "by_turns", "alone"
+CEILING, RELEASED = "ceiling", "released"
+MODES = {"alone": (), "by_turns": (CEILING,), "three_by_turns": (CEILING, RELEASED)}
+ALONE, BY_TURNS, THREE_BY_TURNS = MODES
 
 
-class CeilingOfTask:
-    """The ceiling for what a task's last batch was, made at the first call."""
+class OtherOfTask:
+    """What is compared with a task's steps, made for its last batch at the first call."""
 
-    def __init__(self) -> None:
-        self._ceiling: Ceiling | None = None
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._step: Callable[[], None] | None = None
 
     def __call__(self, task: Any) -> None:
-        """One pass, in the task's precision."""
-        if self._ceiling is None:
-            mixed = task.amp_type is not None
-            autocast = torch.get_autocast_dtype(task.device.type) if mixed else None
-            self._ceiling = Ceiling(image_groups(task.last_batch.sample["input"]), task.device, autocast)
-        self._ceiling()
+        """One step, in the task's precision."""
+        if self._step is None:
+            make = Ceiling if self._name == CEILING else ReleasedStep
+            self._step = make(image_groups(task.last_batch.sample["input"]), task.device, _half(task))
+        self._step()
+
+
+def _half(task: Any) -> torch.dtype | None:
+    if wants_bfloat16(task.config.MODEL):
+        return torch.bfloat16
+    return None if task.amp_type is None else torch.float16
 
 
 def timed_hooks(out: Path, mode: str, config: Any) -> list[Any]:
     """Those of every run, and the one that takes times behind them all."""
-    return [*hook_generator(config), StepTimingHook(out, CeilingOfTask() if mode == BY_TURNS else None)]
+    return [*hook_generator(config), StepTimingHook(out, {name: OtherOfTask(name) for name in MODES[mode]})]
 
 
 def main(arguments: list[str]) -> None:

@@ -63,6 +63,7 @@ def install() -> None:
         # These import VISSL, so they come after the one repair without which it cannot be imported.
         from vissl_jointssl.plugin import extraction
         from vissl_jointssl.plugin.compat import (
+            bfloat16,
             checkpoint_writing,
             checkpoints,
             data_files,
@@ -82,6 +83,7 @@ def install() -> None:
         without_apex.replace_larc()
         fused_optimizers.replace_optimizers()
         without_apex.replace_amp()
+        bfloat16.add_bfloat16()
         without_apex.replace_sync_bn()
         memory_layout.replace_build_model()
         deepclusterv2.replace_memory()

@@ -13,9 +13,11 @@ from vissl.config import AttrDict
 from vissl.models import convert_sync_bn
 from vissl.trainer.train_task import SelfSupervisionTask
 
+from vissl_jointssl.plugin.compat.bfloat16 import wants_bfloat16
 from vissl_jointssl.plugin.compat.patching import announce, replace_everywhere
 
 AMP_NOTICE = "AMP: apex is not needed; using PyTorch's (float16 autocast and gradient scaler)"
+BFLOAT16_NOTICE = "AMP: the trunk works in bfloat16; heads, losses and weights stay in float32"
 AMP_OFF_NOTICE = "AMP: off, because mixed precision needs a GPU and config.MACHINE.DEVICE=cpu"
 SYNC_BN_NOTICE = "SyncBN: apex is not needed; using PyTorch's"
 SYNC_BN_OFF_NOTICE = "SyncBN: off, because PyTorch's runs on GPUs only and config.MACHINE.DEVICE=cpu"
@@ -38,6 +40,7 @@ def replace_amp() -> None:
     """``vissl/trainer/train_task.py:146`` wants apex for its default ``AMP_TYPE`` and a GPU for any (by design).
 
     Apex's type becomes PyTorch's. On CPU the run goes on in float32, so that a YAML written for GPUs can be tried.
+    bfloat16 is the trunk's affair and works on both; see `compat.bfloat16`.
     """
     SelfSupervisionTask.set_amp_args = _set_amp_args
 
@@ -52,10 +55,14 @@ def _set_amp_args(self: SelfSupervisionTask) -> None:
     params = self.config.MODEL.AMP_PARAMS
     if not params.USE_AMP:
         return
+    if wants_bfloat16(self.config.MODEL):
+        announce(BFLOAT16_NOTICE)
+        return
     wanted = str(params.AMP_TYPE).upper()
     if wanted not in AmpType.__members__:
         raise ValueError(
-            f"config.MODEL.AMP_PARAMS.AMP_TYPE={params.AMP_TYPE} is not one of apex, pytorch; set it to pytorch"
+            f"config.MODEL.AMP_PARAMS.AMP_TYPE={params.AMP_TYPE} is not one of apex, bfloat16, pytorch; "
+            "set it to bfloat16, or to pytorch for float16"
         )
     if self.device.type != "cuda":
         announce(AMP_OFF_NOTICE)

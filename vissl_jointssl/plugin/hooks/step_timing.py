@@ -1,12 +1,13 @@
-"""How long each training step takes inside the engine, and something to compare with, by turns."""
+"""How long each training step takes inside the engine, and what it is compared with, by turns."""
 
 from __future__ import annotations
 
 import json
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -24,21 +25,23 @@ class StepTimingHook(ClassyHook):
     Must be the last hook. On a GPU it waits for the device after each step, which training itself does not.
 
     Args:
-        out: Written at the end: a JSON object with `steps`, `between` and `waits`, lists of seconds of equal length
-            (`waits` is the part of a step that it waited for data), `parts`, such lists by name, and `peak`, the most
+        out: Written at the end: a JSON object with `steps` and `waits`, lists of seconds of equal length (`waits` is
+            the part of a step that it waited for data), `others` and `parts`, such lists by name, and `peak`, the most
             memory in bytes that this process, or what it keeps on its GPU, has had.
-        between: Called with the task after each training step and timed apart. None leaves steps undisturbed and takes
-            their parts instead, waiting for a GPU after each; what other hooks do counts where they do it.
+        others: By name, called with the task after each training step and timed apart. None at all leaves steps
+            undisturbed and takes their parts instead, waiting for a GPU after each; what other hooks do counts where
+            they do it.
     """
 
     on_start = ClassyHook._noop
     on_phase_end = ClassyHook._noop
 
-    def __init__(self, out: Path, between: Callable[[Any], None] | None = None) -> None:
+    def __init__(self, out: Path, others: Mapping[str, Callable[[Any], None]] = MappingProxyType({})) -> None:
         super().__init__()
         self._out = out
-        self._between = between
-        self._seconds: dict[str, list[float]] = {"steps": [], "between": [], "waits": []}
+        self._others = others
+        self._seconds: dict[str, list[float]] = {"steps": [], "waits": []}
+        self._seconds_of_others: dict[str, list[float]] = {name: [] for name in others}
         self._parts: dict[str, list[float]] = {name: [] for name in PARTS}
         self._waited = 0.0
         self._begin = self._part_begin = 0.0
@@ -65,26 +68,28 @@ class StepTimingHook(ClassyHook):
         self._note("optimizer", task)
 
     def on_step(self, task: Any) -> None:
-        """Note the step that ends here, then let the other take its turn."""
+        """Note the step that ends here, then let the others take their turns."""
         self._note("rest", task)
         if task.train:
             end = device_time(task.device)
             self._seconds["steps"].append(end - self._begin)
             self._seconds["waits"].append(self._waited)
-            if self._between is not None:
-                self._between(task)
-            self._seconds["between"].append(device_time(task.device) - end)
+            for name, other in self._others.items():
+                begin = device_time(task.device)
+                other(task)
+                self._seconds_of_others[name].append(device_time(task.device) - begin)
         self._waited = 0.0
         self._begin = self._part_begin = device_time(task.device)
 
     def on_end(self, task: Any) -> None:
         """Write what was noted."""
         if is_primary():
-            found = {**self._seconds, "parts": self._parts, "peak": _peak_memory(task.device)}
+            by_name = {"others": self._seconds_of_others, "parts": self._parts}
+            found = {**self._seconds, **by_name, "peak": _peak_memory(task.device)}
             self._out.write_text(json.dumps(found), encoding="utf-8")
 
     def _note(self, part: str, task: Any) -> None:
-        if task.train and self._between is None:
+        if task.train and not self._others:
             now = device_time(task.device)
             waited = self._waited if part == "forward" else 0.0
             self._parts[part].append(now - self._part_begin - waited)
