@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from vissl_jointssl.cli import main
-from vissl_jointssl.speed import command
+from vissl_jointssl.speed import command, scaling_figure
 from vissl_jointssl.speed.measures import MEASURES, Settings, load_measure
 
 
@@ -40,8 +41,11 @@ def test_all_ends_with_one_line_of_every_ratio(
     assert json.loads(last) == {"machine": {"cores": 2}, "ratios": {f"{name}_ratio": 2.0 for name in MEASURES}}
     assert [line for line in tables if line.startswith("table of")] == [f"table of {name}" for name in MEASURES]
     assert asked == [(name, Settings(repetitions=7)) for name in MEASURES]
-    assert main(["speed", "all", "--device", "cpu", "--json"]) == 0
+    drawn: list[tuple[object, Path]] = []
+    monkeypatch.setattr(scaling_figure, "draw_scaling", lambda found, out: drawn.append((found["what"], out)))
+    assert main(["speed", "all", "--device", "cpu", "--json", "--figure", "x.svg"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1
+    assert drawn == [("scaling", Path("x.svg"))]
 
 
 @pytest.mark.parametrize(

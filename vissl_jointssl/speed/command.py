@@ -12,6 +12,7 @@ from vissl_jointssl.speed.measures import MEASURES, Settings, load_measure
 from vissl_jointssl.spelling import nearest
 
 ALL = "all"
+FIGURE_OF = "scaling"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", choices=("auto", "cpu", "gpu"), default="auto", help="default: a GPU if there is one"
     )
-    parser.add_argument("--figure", type=Path, metavar="FILE", help="scaling: draw it, too (.svg, .png or .pdf)")
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="scaling, all: draw scaling, too (.svg, .png or .pdf)")
     parser.add_argument("--json", action="store_true", help="JSON instead of tables: an object, for all one line")
 
 
@@ -44,21 +45,17 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"no measure is called {args.what!r}{nearest(args.what, (*MEASURES, ALL))}")
     if args.repetitions < 1:
         raise ValueError(f"repetitions is {args.repetitions}; expected at least 1")
-    if args.figure is not None and args.what != "scaling":
-        raise ValueError(f"only scaling has a figure, {args.what} has none; leave --figure out")
+    if args.figure is not None and args.what not in (FIGURE_OF, ALL):
+        raise ValueError(f"only {FIGURE_OF} has a figure, {args.what} has none; leave --figure out")
     settings = Settings(args.repetitions, _device(args.device), args.folder, args.volumes, args.crops)
     if args.what != ALL:
-        measured, table, _ = _one(args.what, settings)
+        measured, table, _ = _one(args.what, settings, args.figure)
         _print(json.dumps(measured, indent=2) if args.json else table)
-        if args.figure is not None:
-            from vissl_jointssl.speed.scaling_figure import draw_scaling
-
-            draw_scaling(measured, args.figure)
         return 0
     ratios: dict[str, float] = {}
     machine: dict[str, Any] = {}
     for name in MEASURES:
-        measured, table, of_one = _one(name, settings)
+        measured, table, of_one = _one(name, settings, args.figure)
         machine, ratios = measured["machine"], ratios | of_one
         if not args.json:
             _print(f"{name}\n{table}\n")
@@ -66,9 +63,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _one(name: str, settings: Settings) -> tuple[dict[str, Any], str, dict[str, float]]:
+def _one(name: str, settings: Settings, figure: Path | None) -> tuple[dict[str, Any], str, dict[str, float]]:
     measure = load_measure(name)
     measured = measure.measure(settings)
+    if figure is not None and name == FIGURE_OF:
+        from vissl_jointssl.speed.scaling_figure import draw_scaling
+
+        draw_scaling(measured, figure)
     return measured, measure.table(measured), measure.ratios(measured)
 
 
