@@ -287,5 +287,5 @@ def test_a_reader_that_crashes_or_hangs_costs_one_source(tmp_path, save_nifti, m
     assert "did not end within 2 s" in left_out[1]["reason"]
     assert "left out (hang, timeout): " in caplog.text
     with pytest.raises(PreparationError, match="3 files cannot be prepared") as error:
-        prepare(recipe, tmp_path / "out", timeout=0.5)
+        prepare(recipe, tmp_path / "out", timeout=2.0)
     assert [failure.code for failure in error.value.failures] == ["crashed", "timeout", "missing"]
