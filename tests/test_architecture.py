@@ -24,7 +24,7 @@ ROOMS = {
     "speed",
     "plugin",
 }
-DOORS = {"manifest", "checkpoints", "spelling", "notation", "run_signs", "atomic_file"}
+DOORS = {"manifest", "checkpoints", "spelling", "notation", "run_signs", "atomic_file", "process_memory"}
 MAY_ENTER = {
     "plugin": {"models", "objectives", "views"},
     "evaluation": {"models", "views"},

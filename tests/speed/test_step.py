@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -105,6 +106,7 @@ def test_times_are_of_whole_training_steps_and_the_other_is_timed_apart(
     noted = json.loads((tmp_path / "times.json").read_text())
     assert 50e6 < noted.pop("peak") < 50e9  # bytes: PyTorch alone is that large, and no test is larger
     assert noted.pop("parts") == {name: [] for name in PARTS}
+    assert 0 <= time.time() - noted.pop("began") < 60
     others = {"slow": [30.0, 30.0], "fast": [4.0, 4.0]}
     assert noted == {"steps": [10.0, 10.0], "others": others, "waits": [2.0, 2.0]}
 
@@ -153,6 +155,7 @@ def test_ratios_leave_the_warm_up_out(monkeypatch: pytest.MonkeyPatch) -> None:
             (90.0, 90.0, 0.5, 0.5, 1.0),
             7,
             parts={"loss": (9.0, 9.0, 0.1, 0.3, 0.2)},
+            start_up=8.25,
         ),
     }
 
@@ -179,3 +182,4 @@ def test_ratios_leave_the_warm_up_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "the released step: 15.000 s, 1.500 times the ceiling" in said
     assert "a step of stage 3 alone: 10.000 s; its parts, ms: loss 200" in said
     assert "waiting for data: 5.00 % of it" in said
+    assert "from the program's start to the first step: 8.2 s" in said

@@ -31,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", choices=("auto", "cpu", "gpu"), default="auto", help="default: a GPU if there is one"
     )
-    parser.add_argument("--figure", type=Path, metavar="FILE", help="scaling, all: draw scaling, too (.svg, .png or .pdf)")
+    parser.add_argument(
+        "--figure", type=Path, metavar="FILE", help="scaling, all: draw scaling, too (.svg, .png or .pdf)"
+    )
     parser.add_argument("--json", action="store_true", help="JSON instead of tables: an object, for all one line")
 
 

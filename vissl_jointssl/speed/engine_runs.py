@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ class StepTimes:
         peak: Most memory of the process, or on its GPU, bytes.
         others: What took turns with them, by name.
         parts: Parts of each step but the wait, by name; empty lists where something took turns.
+        start_up: Seconds from the start of the program to its first step.
     """
 
     steps: tuple[float, ...]
@@ -35,6 +37,7 @@ class StepTimes:
     peak: int
     others: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     parts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    start_up: float = 0.0
 
 
 def prepare_scans(folder: Path, count: int, shape: tuple[int, int, int]) -> Path:
@@ -83,10 +86,11 @@ def timed_run(folder: Path, mode: str, overrides: Sequence[str], threads: int | 
         environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
         if threads is not None:
             environment["OMP_NUM_THREADS"] = str(threads)
+        start = time.time()
         ended = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False, env=environment)
     if ended.returncode:
         said = log.read_text(encoding="utf-8", errors="replace").rstrip()
         raise RecipeError(f"a timed run failed (exit {ended.returncode}): {said.rpartition(LAST_WORDS)[2][-2000:]}")
     found = json.loads(out.read_text(encoding="utf-8"))
     others, parts = ({name: tuple(times) for name, times in found[key].items()} for key in ("others", "parts"))
-    return StepTimes(tuple(found["steps"]), tuple(found["waits"]), found["peak"], others, parts)
+    return StepTimes(tuple(found["steps"]), tuple(found["waits"]), found["peak"], others, parts, found["began"] - start)

@@ -6,7 +6,6 @@ A process of its own, because a process's peak only ever grows.
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from vissl_jointssl.models.freed_memory import give_back_freed_maps
 from vissl_jointssl.models.slice_encoder import SliceEncoder, encode_slices
+from vissl_jointssl.process_memory import peak_bytes, resident_bytes
 
 STEPS = 2  # the first finds its memory, the second has it; the faster counts
 WARM_UP = (2, 64)  # slices and side: weights' gradients and the optimizer's state are there before
@@ -59,7 +59,8 @@ def measure_step(slices: int, side: int, device: str, recompute: int, gradients:
     volume = torch.rand(1, slices, 1, side, side, device=place)
     before = _taken(place)
     seconds = min(step(volume) for _ in range(STEPS))
-    found = {"seconds": seconds, "bytes": float(_peak(place) - before)}
+    peak = torch.cuda.max_memory_allocated() if place.type == "cuda" else peak_bytes()
+    found = {"seconds": seconds, "bytes": float(peak - before)}
     flat = torch.cat([one.grad.flatten() for one in encoder.parameters() if one.grad is not None])
     torch.save(flat.cpu(), gradients)
     return found
@@ -69,13 +70,10 @@ def _taken(place: torch.device) -> int:
     if place.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         return torch.cuda.memory_allocated()
-    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * resource.getpagesize()
-
-
-def _peak(place: torch.device) -> int:
-    if place.type == "cuda":
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
+    taken = resident_bytes()
+    if taken is None:
+        raise OSError("this system does not tell how much memory a process has; measure on Linux, or on a GPU")
+    return taken
 
 
 if __name__ == "__main__":

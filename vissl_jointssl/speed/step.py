@@ -19,7 +19,7 @@ WARM_UP = 2  # steps; libraries choose algorithms, memory grows
 SCAN_SHAPE = (160, 160, 96)  # columns, rows, slices: more than a view has
 PACKAGES = ("torch", "torchvision", "vissl", "deformable-attention")
 STEP_OVER_CEILING, STAGE1_OVER_CEILING = "step_over_ceiling", "stage1_over_ceiling"
-RELEASED_OVER_CEILING, DATA_WAIT = "released_over_ceiling", "data_wait_share"
+RELEASED_OVER_CEILING, DATA_WAIT, START_UP = "released_over_ceiling", "data_wait_share", "start_up_seconds"
 _log = logging.getLogger(__name__)
 
 
@@ -74,6 +74,7 @@ def measure(settings: Settings, sizes: Sizes | None = None) -> dict[str, Any]:
         "alone": {
             "step": Timing(alone.steps[WARM_UP:]).summary(),
             "parts": {name: statistics.median(seconds[WARM_UP:]) for name, seconds in alone.parts.items()},
+            START_UP: alone.start_up,
             DATA_WAIT: sum(alone.waits[WARM_UP:]) / sum(alone.steps[WARM_UP:]),
         },
     }
@@ -95,6 +96,7 @@ def table(measured: Mapping[str, Any]) -> str:
     parts = ", ".join(f"{name} {1000 * seconds:.0f}" for name, seconds in alone["parts"].items())
     lines.append(f"a step of stage 3 alone: {alone['step']['median']:.3f} s; its parts, ms: {parts}")
     lines.append(f"waiting for data: {100 * alone[DATA_WAIT]:.2f} % of it")
+    lines.append(f"from the program's start to the first step: {alone[START_UP]:.1f} s")
     return "\n".join(lines)
 
 

@@ -19,8 +19,7 @@ from vissl_jointssl.objectives.over_ranks import over_ranks, rank_and_world
 from vissl_jointssl.plugin.loader_seconds import first_batch_seconds, sample_seconds
 from vissl_jointssl.plugin.planned_views import MadeBatches
 from vissl_jointssl.plugin.step_clock import WatchedIterator, device_time
-
-_STATUS = Path("/proc/self/status")
+from vissl_jointssl.process_memory import peak_bytes, resident_bytes
 
 
 class StepMeasuresHook(ClassyHook):
@@ -69,7 +68,7 @@ class StepMeasuresHook(ClassyHook):
         if facts["samples"] is None:  # a data source of VISSL's own
             facts["samples"] = task.num_phase_samples("train")
         self._write({"facts": facts})
-        self._weights = _of_process("VmRSS")
+        self._weights = resident_bytes()
         self._begin = device_time(task.device)
 
     def on_phase_start(self, task: Any) -> None:
@@ -132,10 +131,9 @@ class StepMeasuresHook(ClassyHook):
             static, peak = torch.cuda.memory_allocated(), torch.cuda.max_memory_reserved()
             room = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()
         else:
-            weights, high = self._weights, _of_process("VmHWM")
-            if weights is None or high is None:
+            if self._weights is None:
                 return {"peak": None, "static": None, "room": None}
-            static, peak, room = weights + _trained_bytes(task), high, 0
+            static, peak, room = self._weights + _trained_bytes(task), peak_bytes(), 0
         most = over_ranks(torch.tensor([static, peak, -room], device=task.device), distributed.ReduceOp.MAX).tolist()
         return {"peak": most[1], "static": min(most[:2]), "room": -most[2] or None}
 
@@ -165,11 +163,3 @@ def _trained_bytes(task: Any) -> int:
     """Of gradients and of what the optimizer remembers."""
     weights = [weight for group in task.optimizer.optimizer.param_groups for weight in group["params"]]
     return _bytes_of([[weight.grad for weight in weights], list(task.optimizer.optimizer.state.values())])
-
-
-def _of_process(key: str) -> int | None:
-    """Bytes that the kernel says of this process: `VmRSS` now, `VmHWM` at most; None where there is no such kernel."""
-    if not _STATUS.exists():
-        return None
-    lines = dict(line.split(":", 1) for line in _STATUS.read_text(encoding="utf-8").splitlines())
-    return int(lines[key].split()[0]) * 1024 if key in lines else None

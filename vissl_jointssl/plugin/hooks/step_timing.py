@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import resource
-import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -15,6 +14,7 @@ from classy_vision.generic.distributed_util import is_primary
 from classy_vision.hooks import ClassyHook
 
 from vissl_jointssl.plugin.step_clock import WatchedIterator, device_time
+from vissl_jointssl.process_memory import peak_bytes
 
 PARTS = ("forward", "loss", "backward", "optimizer", "rest")
 
@@ -26,8 +26,9 @@ class StepTimingHook(ClassyHook):
 
     Args:
         out: Written at the end: a JSON object with `steps` and `waits`, lists of seconds of equal length (`waits` is
-            the part of a step that it waited for data), `others` and `parts`, such lists by name, and `peak`, the most
-            memory in bytes that this process, or what it keeps on its GPU, has had.
+            the part of a step that it waited for data), `others` and `parts`, such lists by name, `began`, the time
+            of day in seconds at which the first step began, and `peak`, the most memory in bytes that this process, or
+            what it keeps on its GPU, has had.
         others: By name, called with the task after each training step and timed apart. None at all leaves steps
             undisturbed and takes their parts instead, waiting for a GPU after each; what other hooks do counts where
             they do it.
@@ -43,11 +44,14 @@ class StepTimingHook(ClassyHook):
         self._seconds: dict[str, list[float]] = {"steps": [], "waits": []}
         self._seconds_of_others: dict[str, list[float]] = {name: [] for name in others}
         self._parts: dict[str, list[float]] = {name: [] for name in PARTS}
+        self._began: float | None = None
         self._waited = 0.0
         self._begin = self._part_begin = 0.0
 
     def on_phase_start(self, task: Any) -> None:
         """The first step begins now; starting the loader's workers is no part of it."""
+        if self._began is None:
+            self._began = time.time()
         task.data_iterator = WatchedIterator(task.data_iterator, self._add_wait)  # VISSL's steps read nothing else
         self._begin = self._part_begin = device_time(task.device)
 
@@ -85,7 +89,9 @@ class StepTimingHook(ClassyHook):
         """Write what was noted."""
         if is_primary():
             by_name = {"others": self._seconds_of_others, "parts": self._parts}
-            found = {**self._seconds, **by_name, "peak": _peak_memory(task.device)}
+            cuda = task.device.type == "cuda"
+            peak = torch.cuda.max_memory_allocated(task.device) if cuda else peak_bytes()
+            found = {**self._seconds, **by_name, "began": self._began, "peak": peak}
             self._out.write_text(json.dumps(found), encoding="utf-8")
 
     def _note(self, part: str, task: Any) -> None:
@@ -97,10 +103,3 @@ class StepTimingHook(ClassyHook):
 
     def _add_wait(self, batch: Any, seconds: float) -> None:
         self._waited += seconds
-
-
-def _peak_memory(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024  # bytes there, kilobytes elsewhere
