@@ -127,12 +127,14 @@ def encode_slices(
     Raises:
         ValueError: If C does not fit conv1, or if ``valid`` does not fit the volume.
     """
-    images = rearrange(volume, "b f c h w -> (b f) c h w")
+    images, places = rearrange(volume, "b f c h w -> (b f) c h w"), None
     if valid is not None:
         if valid.shape != volume.shape[:2]:
             raise ValueError(f"valid {tuple(valid.shape)} does not fit volumes of shape {tuple(volume.shape)}")
         valid_lengths(valid)
-        images = images[valid.flatten()]
+        # A device is waited for here, before its work is queued, and not again behind it.
+        places = valid.flatten().nonzero().flatten()
+        images = images.index_select(0, places)
     channels = blocks["conv1"].get_parameter("weight").shape[1]
     if images.shape[1] == 1:
         images = images.expand(-1, channels, -1, -1)
@@ -142,11 +144,9 @@ def encode_slices(
             f"give 1 channel or {channels}, for example by choosing one sequence of an MRI"
         )
     found = multi_level_embedding(feature_maps(blocks, images, levels, recompute))  # (slices that exist, E)
-    if valid is None:
-        return rearrange(found, "(b f) e -> b f e", b=volume.shape[0])
-    embeddings = found.new_zeros(*valid.shape, found.shape[1])
-    embeddings[valid] = found
-    return embeddings
+    if places is not None:
+        found = found.new_zeros(volume.shape[:2].numel(), found.shape[1]).index_copy(0, places, found)
+    return rearrange(found, "(b f) e -> b f e", b=volume.shape[0])
 
 
 class SliceEncoder(nn.Module):

@@ -97,8 +97,8 @@ class JointTrunk(ResNeXt):
         return [volume_embedding(outputs, valid) if key == "volume" else outputs for key in out_feat_keys]
 
     def _masked(self, x: Tensor, valid: Tensor) -> MaskedVolume:
+        mask = draw_mask(valid, self.mask_ratio)  # waits for a device: before f_intra's work is queued
         with torch.no_grad():
             target = encode_slices(self._feature_blocks, x, self.levels, valid)
-        mask = draw_mask(valid, self.mask_ratio)
         visible = hide_slices(self.slice_projection(target), mask, self.mask_token)
         return MaskedVolume(self.volume_encoder(visible, valid), target, mask)

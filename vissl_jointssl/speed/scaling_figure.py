@@ -17,6 +17,7 @@ def draw_scaling(measured: Mapping[str, Any], out: Path) -> None:
         out: `.svg`, `.png` or `.pdf`.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
     figure = Figure(figsize=(10, 3.2), layout="constrained")
     for axes, (axis, words) in zip(figure.subplots(1, len(AXES)), AXES.items(), strict=True):
@@ -26,6 +27,8 @@ def draw_scaling(measured: Mapping[str, Any], out: Path) -> None:
         axes.loglog(places, linear, color="0.7", linestyle="--", label="linear")
         axes.loglog(places, seconds, marker="o", label=f"measured, slope {measured[axis]['slope']:.2f}")
         axes.set_xticks(places, [str(place) for place in places])
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()
         axes.set_xlabel(words)
         axes.set_ylabel("seconds an epoch" if axis == DATA_SET else "seconds a step")
