@@ -9,11 +9,14 @@ from vissl_jointssl.objectives.collapse import CollapseMeasures
 
 _RATE = "lower the learning rate (OPTIMIZER.param_schedulers.lr)"
 _VIEWS = "draw gentler views (DATA.TRAIN.TRANSFORMS)"
+_SHARPEN = "sharpen the scores (LOSS.inter_deepclusterv2_loss.temperature, 0.02 for 0.1)"
 REMEDIES = {
-    "mean_cosine": f"{_RATE}, or lower K (LOSS.inter_deepclusterv2_loss.num_clusters)",
+    "mean_cosine": f"{_RATE}, {_SHARPEN}, or lower K (LOSS.inter_deepclusterv2_loss.num_clusters)",
     "effective_rank": f"{_RATE}, or raise K (LOSS.inter_deepclusterv2_loss.num_clusters)",
     "usage_entropy": f"lower K (LOSS.inter_deepclusterv2_loss.num_clusters), or {_RATE}",
-    "agreement_above_chance": f"lower K (LOSS.inter_deepclusterv2_loss.num_clusters), {_RATE}, or {_VIEWS}",
+    "agreement_above_chance": (
+        f"{_SHARPEN}, lower K (LOSS.inter_deepclusterv2_loss.num_clusters), {_RATE}, or {_VIEWS}"
+    ),
 }
 """What to do, by measure, with clusters from k-means."""
 _CLUSTERS = "K (num_clusters in MODEL.HEAD.PARAMS)"
