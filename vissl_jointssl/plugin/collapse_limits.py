@@ -9,7 +9,7 @@ from vissl_jointssl.objectives.collapse import CollapseMeasures
 
 _RATE = "lower the learning rate (OPTIMIZER.param_schedulers.lr)"
 _VIEWS = "draw gentler views (DATA.TRAIN.TRANSFORMS)"
-_SHARPEN = "sharpen the scores (LOSS.inter_deepclusterv2_loss.temperature, 0.02 for 0.1)"
+_SHARPEN = "sharpen the scores (LOSS.inter_deepclusterv2_loss.temperature, 0.005 for 0.1)"
 REMEDIES = {
     "mean_cosine": f"{_RATE}, {_SHARPEN}, or lower K (LOSS.inter_deepclusterv2_loss.num_clusters)",
     "effective_rank": f"{_RATE}, or raise K (LOSS.inter_deepclusterv2_loss.num_clusters)",
