@@ -90,6 +90,17 @@ class _Run:
         servers = [child for rank in self.ranks() for child in _children(rank) if "forkserver" in _command(child)]
         return [worker for server in servers for worker in _children(server)]
 
+    def two_workers_after(self, steps: int) -> list[int]:
+        """Of one look: an epoch ends after three steps, and its workers with it."""
+        found: list[int] = []
+
+        def are_there() -> bool:
+            found[:] = self.workers()
+            return self.steps() >= steps and len(found) == 2
+
+        self.wait_for(are_there)
+        return found
+
     def ends(self) -> int:
         """Wait for its end; nothing of its session may be left after it."""
         code = self.process.wait(SECONDS_TO_END)
@@ -160,8 +171,7 @@ def test_a_run_survives_requests_second_requests_and_the_loss_of_processes(recip
 
     # A loader worker is killed.
     run = _Run(recipe)
-    run.wait_for(lambda: run.steps() >= steps and len(run.workers()) == 2)
-    os.kill(run.workers()[0], signal.SIGKILL)
+    os.kill(run.two_workers_after(steps)[0], signal.SIGKILL)
     assert run.ends() == 1, run.said()
     named = (
         r"loader worker 0 \(process \d+\), at work on volume\d \(volume\d\.npy, slice \d\), .* was killed \(SIGKILL\)"
