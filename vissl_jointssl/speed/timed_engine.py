@@ -17,6 +17,7 @@ from vissl_jointssl.speed.ceiling import Ceiling, image_groups
 from vissl_jointssl.speed.released_step import ReleasedStep
 
 CEILING, RELEASED = "ceiling", "released"
+OTHERS: dict[str, Callable[..., Callable[[], None]]] = {CEILING: Ceiling, RELEASED: ReleasedStep}
 MODES = {"alone": (), "by_turns": (CEILING,), "three_by_turns": (CEILING, RELEASED)}
 ALONE, BY_TURNS, THREE_BY_TURNS = MODES
 
@@ -24,15 +25,14 @@ ALONE, BY_TURNS, THREE_BY_TURNS = MODES
 class OtherOfTask:
     """What is compared with a task's steps, made for its last batch at the first call."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, make: Callable[..., Callable[[], None]]) -> None:
+        self._make = make
         self._step: Callable[[], None] | None = None
 
     def __call__(self, task: Any) -> None:
         """One step, in the task's precision."""
         if self._step is None:
-            make = Ceiling if self._name == CEILING else ReleasedStep
-            self._step = make(image_groups(task.last_batch.sample["input"]), task.device, _half(task))
+            self._step = self._make(image_groups(task.last_batch.sample["input"]), task.device, _half(task))
         self._step()
 
 
@@ -44,7 +44,7 @@ def _half(task: Any) -> torch.dtype | None:
 
 def timed_hooks(out: Path, mode: str, config: Any) -> list[Any]:
     """Those of every run, and the one that takes times behind them all."""
-    return [*hook_generator(config), StepTimingHook(out, {name: OtherOfTask(name) for name in MODES[mode]})]
+    return [*hook_generator(config), StepTimingHook(out, {name: OtherOfTask(OTHERS[name]) for name in MODES[mode]})]
 
 
 def main(arguments: list[str]) -> None:
