@@ -24,7 +24,16 @@ ROOMS = {
     "speed",
     "plugin",
 }
-DOORS = {"manifest", "checkpoints", "spelling", "notation", "run_signs", "atomic_file", "process_memory"}
+DOORS = {
+    "manifest",
+    "checkpoints",
+    "spelling",
+    "notation",
+    "run_signs",
+    "atomic_file",
+    "process_memory",
+    "machine_memory",
+}
 MAY_ENTER = {
     "plugin": {"models", "objectives", "views"},
     "evaluation": {"models", "views"},

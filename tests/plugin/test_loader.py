@@ -18,6 +18,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from vissl_jointssl.machine_memory import MachineMemory
 from vissl_jointssl.plugin import machine_words
 from vissl_jointssl.plugin.compat.loader import WatchedLoader
 from vissl_jointssl.plugin.loader_faults import LoaderError, raised_words
@@ -227,19 +228,13 @@ def test_stock_configs_and_loaders_without_workers_are_pytorchs_own() -> None:
     assert [index for batch in _loader(workers=0) for index in batch] == list(range(8))
 
 
-def test_memory_is_said_for_the_machine_and_for_a_job_with_a_limit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    meminfo, limit, use = tmp_path / "meminfo", tmp_path / "max", tmp_path / "current"
-    meminfo.write_text("MemTotal: 16777216 kB\nMemFree: 12 kB\nMemAvailable: 3145728 kB\n")
-    limit.write_text("max\n")
-    use.write_text("1073741824\n")
-    monkeypatch.setattr(machine_words, "_MEMINFO", meminfo)
-    monkeypatch.setattr(machine_words, "_CGROUPS", ((tmp_path / "none", use), (limit, use)))
+def test_memory_is_said_for_the_machine_and_for_a_job_with_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = MachineMemory(2**34, 3 * 2**30)
+    monkeypatch.setattr(machine_words, "machine_memory", lambda: memory)
     assert machine_words.memory_words() == "memory: 3.0 GiB of 16.0 GiB free"
-    limit.write_text("4294967296\n")
+    memory = MachineMemory(2**34, 3 * 2**30, 2**32, 2**30)
     assert machine_words.memory_words().endswith(", 1.0 GiB of 4.0 GiB allowed to this job in use")
-    meminfo.unlink()
+    monkeypatch.setattr(machine_words, "machine_memory", lambda: None)
     assert machine_words.memory_words() == "memory: unknown on this system"
     usage = SimpleNamespace(total=2**30, free=2**27)
     monkeypatch.setattr(machine_words.shutil, "disk_usage", lambda path: usage)

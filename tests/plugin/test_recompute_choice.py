@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import re
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 import vissl_jointssl.plugin  # noqa: F401 - makes VISSL importable
+from vissl_jointssl.machine_memory import MachineMemory
 from vissl_jointssl.models.slice_encoder import SliceEncoder
 from vissl_jointssl.plugin import free_memory as free_memory_module
 from vissl_jointssl.plugin import recompute_choice
@@ -97,19 +97,12 @@ def test_a_system_that_does_not_tell_recomputes_nothing_and_is_named(
     assert "this system does not tell what is free" in caplog.text
 
 
-def test_free_memory_is_a_ranks_share_of_what_the_job_may_take(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    files = {name: tmp_path / name for name in ("_MEMINFO", "_LIMIT", "_USE")}
-    for name, path in files.items():
-        monkeypatch.setattr(free_memory_module, name, path)
+def test_free_memory_is_a_ranks_share_of_what_the_job_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(free_memory_module, "machine_memory", lambda: None)
     assert free_memory(CPU, 1) is None
-    files["_MEMINFO"].write_text("MemTotal: 64000 kB\nMemAvailable: 32000 kB\n")
-    assert free_memory(CPU, 1) == 32000 * 1024
-    assert free_memory(CPU, 4) == 8000 * 1024
-    files["_LIMIT"].write_text("max\n")
-    assert free_memory(CPU, 1) == 32000 * 1024
-    files["_LIMIT"].write_text("9000\n")
-    files["_USE"].write_text("1000\n")
-    assert free_memory(CPU, 2) == 4000
+    monkeypatch.setattr(free_memory_module, "machine_memory", lambda: MachineMemory(64_000, 32_000, 9_000, 1_000))
+    assert free_memory(CPU, 1) == 8_000
+    assert free_memory(CPU, 4) == 2_000
 
 
 def test_an_unknown_choice_answers_with_the_nearest() -> None:

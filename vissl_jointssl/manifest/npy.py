@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import math
-import tokenize
-import warnings
 from pathlib import Path
 
 import numpy as np
-from numpy.lib import format as npy_format
 
 from vissl_jointssl.manifest.files import FileFault, size_of
-
-_MAGIC = 6  # bytes, then two of the version, then the header's own length
-_LENGTHS = {1: 2, 2: 4}  # bytes of that length, by version; version 3 is for names of fields, which nothing here has
-_LONGEST = 10_000  # NumPy's own limit, which it looks at after reading the header
+from vissl_jointssl.manifest.npy_header import NPY_MAGIC, NpyHeaderError, read_npy_header
 
 
 def map_npy(path: Path) -> np.ndarray:
@@ -29,9 +22,12 @@ def map_npy(path: Path) -> np.ndarray:
     size = size_of(path)
     with path.open("rb") as stream:
         try:
-            shape, fortran_order, dtype, start = _read_header(stream)
-        except (ValueError, TypeError, KeyError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError):
+            if stream.read(len(NPY_MAGIC)) != NPY_MAGIC:
+                raise NpyHeaderError
+            shape, fortran_order, dtype = read_npy_header(stream)
+        except NpyHeaderError:
             raise FileFault(f"cannot be read ({size} bytes; its header is not that of a .npy file)") from None
+        start = stream.tell()
         if dtype.kind not in "biuf":
             raise FileFault(f"cannot be read (it holds {_kind(dtype)}; only plain numbers are opened)")
         if any(length < 1 for length in shape):
@@ -40,22 +36,6 @@ def map_npy(path: Path) -> np.ndarray:
         if size < wanted:
             raise FileFault(f"cannot be read ({size} bytes; its header claims {_shown(shape)} of {dtype})")
     return np.memmap(path, dtype, "r", start, shape, "F" if fortran_order else "C")
-
-
-def _read_header(stream: io.BufferedReader) -> tuple[tuple[int, ...], bool, np.dtype, int]:
-    """Shape, order, dtype, and where the voxels start."""
-    major, _ = npy_format.read_magic(stream)
-    if major not in _LENGTHS:
-        raise ValueError
-    length = int.from_bytes(stream.read(_LENGTHS[major]), "little")
-    if length > _LONGEST:
-        raise ValueError
-    stream.seek(_MAGIC + 2)
-    read = npy_format.read_array_header_1_0 if major == 1 else npy_format.read_array_header_2_0
-    with warnings.catch_warnings():  # of headers that NumPy takes for Python 2's
-        warnings.simplefilter("ignore")
-        shape, fortran_order, dtype = read(stream)
-    return shape, fortran_order, dtype, stream.tell()
 
 
 def _kind(dtype: np.dtype) -> str:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
-_MEMINFO = Path("/proc/meminfo")
-_LIMIT, _USE = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+from vissl_jointssl.machine_memory import machine_memory
 
 
 def free_memory(device: torch.device, ranks: int) -> int | None:
@@ -23,10 +20,5 @@ def free_memory(device: torch.device, ranks: int) -> int | None:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    if not _MEMINFO.exists():
-        return None
-    lines = dict(line.split(":", 1) for line in _MEMINFO.read_text(encoding="ascii").splitlines())
-    available = int(lines["MemAvailable"].split()[0]) * 1024
-    if _LIMIT.exists() and (limit := _LIMIT.read_text(encoding="ascii").strip()) != "max":
-        available = min(available, int(limit) - int(_USE.read_text(encoding="ascii")))
-    return available // ranks
+    memory = machine_memory()
+    return None if memory is None else memory.allowed // ranks

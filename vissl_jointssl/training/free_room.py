@@ -8,11 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from vissl_jointssl.machine_memory import machine_memory
 from vissl_jointssl.manifest import Entry, read_manifest
 
 SHARED_MEMORY = Path("/dev/shm")
-_MEMINFO = Path("/proc/meminfo")
-_LIMIT, _USE = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,10 @@ def look_around(folder: Path) -> Room:
     """What is free now, on the disk for the file system that a folder is or would be on."""
     shared = shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Room(cores, _free_memory(), shared, shutil.disk_usage(nearest_folder(folder)).free)
+    memory = machine_memory()
+    return Room(
+        cores, None if memory is None else memory.allowed, shared, shutil.disk_usage(nearest_folder(folder)).free
+    )
 
 
 def nearest_folder(folder: Path) -> Path:
@@ -49,15 +51,3 @@ def size_of_cache(manifests: Iterable[Path]) -> int:
 def _size(root: Path, entries: Iterable[Entry]) -> int:
     files = {root / file for entry in entries for file in entry.files}
     return sum(file.stat().st_size for file in files if file.is_file())
-
-
-def _free_memory() -> int | None:
-    if not _MEMINFO.exists():
-        return None
-    lines = dict(line.split(":", 1) for line in _MEMINFO.read_text(encoding="ascii").splitlines())
-    free = int(lines["MemAvailable"].split()[0]) * 1024
-    if _LIMIT.exists() and _USE.exists():
-        limit = _LIMIT.read_text(encoding="ascii").strip()
-        if limit != "max":
-            free = min(free, int(limit) - int(_USE.read_text(encoding="ascii")))
-    return free

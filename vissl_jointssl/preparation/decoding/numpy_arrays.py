@@ -12,10 +12,7 @@ Pickled objects run code when they are opened, so they are not.
 
 from __future__ import annotations
 
-import io
 import struct
-import tokenize
-import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -23,6 +20,7 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
+from vissl_jointssl.manifest.npy_header import NPY_MAGIC, NpyHeader, NpyHeaderError, read_npy_header
 from vissl_jointssl.preparation.decoding.decoded import Decoded, Geometry
 from vissl_jointssl.preparation.decoding.limits import (
     COPY_AGAIN,
@@ -37,11 +35,9 @@ from vissl_jointssl.preparation.processing.orientation import AS_AXIAL_SLICES
 
 NUMPY_SUFFIXES = (".npy", ".npz")
 
-_MAX_HEADER = 10_000  # NumPy's own limit for headers of unknown origin
 _MAX_MEMBERS = 64
 _GEOMETRY = ("affine", "spacing")
 _NAMES = {False: ("image", "array"), True: ("labels", "image", "array")}
-_BAD_HEADER = (ValueError, SyntaxError, TypeError, KeyError, EOFError, OverflowError, RecursionError, MemoryError)
 _BAD_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, struct.error, ValueError)
 _NO_GEOMETRY = {
     "place": (),
@@ -90,31 +86,23 @@ def _read_array(path: Path, stream: BinaryIO, present: int, packed: int | None) 
     return array.astype(np.uint8) if dtype.kind == "b" else array
 
 
-def _npy_header(path: Path, stream: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
-    start = stream.read(12)
-    if start[:6] != b"\x93NUMPY":
-        rest = stream.read(HEAD - len(start))
-        raise ReadError(path, f"cannot be read as a NumPy array: it {found_instead(start + rest)}", COPY_AGAIN)
-    version = start[6:8]
-    length = int.from_bytes(start[8:10] if version == b"\x01\0" else start[8:12], "little")
-    end = length + (10 if version == b"\x01\0" else 12)
-    if version not in (b"\x01\0", b"\x02\0", b"\x03\0") or not len(start) <= end <= _MAX_HEADER:
-        raise ReadError(path, "cannot be read: its header is of an unknown version or an impossible length", COPY_AGAIN)
-    block = start + stream.read(end - len(start))
-    parse = np.lib.format.read_array_header_1_0 if version == b"\x01\0" else np.lib.format.read_array_header_2_0
+def _npy_header(path: Path, stream: BinaryIO) -> NpyHeader:
+    magic = stream.read(len(NPY_MAGIC))
+    if magic != NPY_MAGIC:
+        found = found_instead(magic + stream.read(HEAD - len(magic)))
+        raise ReadError(path, f"cannot be read as a NumPy array: it {found}", COPY_AGAIN)
     try:
-        with warnings.catch_warnings():  # of headers written by Python 2, and of odd escapes within them
-            warnings.simplefilter("ignore")
-            shape, fortran, dtype = parse(io.BytesIO(block[8:]), max_header_size=_MAX_HEADER)
-    except (*_BAD_HEADER, tokenize.TokenError, struct.error):
-        raise ReadError(path, "cannot be read: its header is damaged or cut short", COPY_AGAIN) from None
+        header = read_npy_header(stream)
+    except NpyHeaderError as error:
+        raise ReadError(path, f"cannot be read: {error}", COPY_AGAIN) from None
+    dtype = header.dtype
     if dtype.hasobject:
         reason = "holds pickled Python objects, which run code when they are opened"
         raise ReadError(path, reason, "save it again as an array of numbers", "unsupported")
     if dtype.kind not in "biuf" or not 1 <= dtype.itemsize <= 8:
         reason = "holds values that are not plain numbers of up to 64 bits"
         raise ReadError(path, reason, "save it again as an array of numbers", "unsupported")
-    return tuple(int(length) for length in shape), bool(fortran), dtype
+    return header
 
 
 def _read_npz(path: Path, wanted: tuple[str, ...]) -> dict[str, np.ndarray]:
