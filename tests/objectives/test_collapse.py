@@ -17,6 +17,7 @@ from vissl_jointssl.objectives.collapse import (
     marginal_error,
     mean_cosine,
     measure_collapse,
+    recognised,
     usage_entropy,
 )
 
@@ -193,7 +194,7 @@ def test_one_look_holds_every_measure() -> None:
     embeddings, assigned = _embeddings(6, 4), torch.tensor([0, 1, 2, 0, 1, 2])
     pairs = torch.stack([assigned, assigned.flip(0)], dim=1)
     codes = torch.rand(2, 6, 5).softmax(dim=-1)
-    look = measure_collapse(embeddings, assigned, pairs, codes, prototypes=5)
+    look = measure_collapse(embeddings, assigned, pairs, codes, 5, torch.tensor([0.2, 0.8]))
     assert (look.volumes, look.prototypes) == (6, 5)
     assert look.effective_rank == effective_rank(embeddings)
     assert look.mean_cosine == mean_cosine(embeddings)
@@ -202,9 +203,40 @@ def test_one_look_holds_every_measure() -> None:
     assert look.marginal_error == marginal_error(codes)
     assert (look.agreement, look.agreement_by_chance) == agreement(pairs[:, 0], pairs[:, 1])
     assert look.agreement_above_chance == agreement(pairs[:, 0], pairs[:, 1]).above_chance
+    assert look.recognition == pytest.approx(0.5)
 
 
 def test_few_volumes_cannot_use_all_prototypes() -> None:
     look = measure_collapse(_embeddings(6, 4), torch.arange(6), None, None, prototypes=3000)
     assert look.usage_entropy == pytest.approx(look.usage_bound) == pytest.approx(math.log(6))
-    assert look.marginal_error is look.agreement is look.agreement_above_chance is None
+    assert look.marginal_error is look.agreement is look.agreement_above_chance is look.recognition is None
+
+
+def test_recognition_is_that_of_loops_over_strangers() -> None:
+    first, second = _embeddings(7, 5), _embeddings(7, 5, seed=1)
+    second[3] = 2 * first[3]  # surely its own
+    second[5] = second[2]
+    cosine = torch.nn.functional.cosine_similarity
+    for volume, share in enumerate(recognised(first, second).tolist()):
+        own = cosine(first[volume], second[volume], dim=0)
+        others = [cosine(first[volume], second[other], dim=0) for other in range(7) if other != volume]
+        beaten = sum(1.0 if other < own - 1e-9 else 0.5 if abs(other - own) < 1e-6 else 0.0 for other in others)
+        assert share == pytest.approx(beaten / 6)
+
+
+def test_volumes_are_always_told_apart_by_equal_views_and_by_chance_by_random_or_alike_ones() -> None:
+    views = _embeddings(40, 16)
+    assert recognised(views, 3 * views).tolist() == [1.0] * 40
+    assert recognised(-views, views).tolist() == [0.0] * 40
+    assert recognised(torch.ones(5, 3), torch.ones(5, 3)).tolist() == [0.5] * 5
+    strangers = recognised(_embeddings(400, 16), _embeddings(400, 16, seed=1))
+    assert float(strangers.mean()) == pytest.approx(0.5, abs=0.06)
+
+
+def test_a_volume_without_strangers_is_told_from_nobody() -> None:
+    alone = recognised(_embeddings(1, 4), _embeddings(1, 4))
+    assert alone.isnan().tolist() == [True]
+    look = measure_collapse(_embeddings(4, 4), torch.arange(4), None, None, 5, alone)
+    assert look.recognition is None
+    look = measure_collapse(_embeddings(4, 4), torch.arange(4), None, None, 5, torch.tensor([1.0, math.nan, 0.5]))
+    assert look.recognition == 0.75

@@ -27,6 +27,7 @@ HEALTHY = CollapseMeasures(
     agreement=0.4,
     agreement_by_chance=0.01,
     agreement_above_chance=0.39,
+    recognition=0.9,
 )
 SICK = [
     (
@@ -58,6 +59,13 @@ SICK = [
         "two views of a volume agree hardly more often than strangers: 1.1% have the same prototype over the last 256 "
         "volumes, chance gives 1.0%; lower K (num_clusters in MODEL.HEAD.PARAMS)",
     ),
+    (
+        {"recognition": 0.52},
+        "recognition",
+        "two views of a volume are hardly more alike than views of two volumes: a volume is told from another one in "
+        "52% of comparisons over the last 256 volumes, chance gives 50% (limit 55%), so its cluster says how a view "
+        "was drawn; draw gentler views (DATA.TRAIN.TRANSFORMS), first of all in gamma",
+    ),
     ({"effective_rank": math.nan, "mean_cosine": math.nan}, "not_finite", "embeddings or codes hold NaN or infinity"),
     ({"marginal_error": math.nan}, "not_finite", "turn mixed precision off (MODEL.AMP_PARAMS.USE_AMP)"),
 ]
@@ -84,7 +92,12 @@ def test_a_value_at_its_limit_is_not_beyond_it() -> None:
 
 def test_what_is_not_measured_is_not_judged() -> None:
     look = dataclasses.replace(
-        HEALTHY, marginal_error=None, agreement=None, agreement_by_chance=None, agreement_above_chance=None
+        HEALTHY,
+        marginal_error=None,
+        agreement=None,
+        agreement_by_chance=None,
+        agreement_above_chance=None,
+        recognition=None,
     )
     assert beyond_limits(look, CollapseOptions(), "inter_deepclusterv2_loss") == {}
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from vissl_jointssl.objectives.collapse import measure_collapse
+from vissl_jointssl.objectives.collapse import measure_collapse, recognised
 from vissl_jointssl.plugin.collapse_limits import CollapseOptions
 from vissl_jointssl.plugin.hooks.collapse_monitor import CollapseMonitorHook
 from vissl_jointssl.plugin.hooks.measure_log import MeasureLog
@@ -90,7 +90,8 @@ def test_a_look_measures_the_first_views_of_the_last_volumes(tmp_path: Path) -> 
     embeddings = torch.cat([batch[0][:VOLUMES] for batch in batches])[-10:]
     scores = torch.cat([batch[1][:VOLUMES] for batch in batches])[-10:]
     pairs = torch.cat([batch[2].argmax(dim=2).T for batch in batches])[-10:]
-    expected = measure_collapse(embeddings, scores.argmax(dim=1), pairs, batches[-1][2], PROTOTYPES)
+    beaten = torch.cat([recognised(*batch[0].reshape(VIEWS, VOLUMES, WIDTH)) for batch in batches])[-10:]
+    expected = measure_collapse(embeddings, scores.argmax(dim=1), pairs, batches[-1][2], PROTOTYPES, beaten)
     look = _looks(tmp_path)[-1]
     assert look.pop("iteration") == 3
     assert look == pytest.approx(asdict(expected))
@@ -112,8 +113,9 @@ def test_deepclusterv2_is_measured_by_its_predictions(tmp_path: Path) -> None:
     loss = SimpleNamespace(num_views=VIEWS, last_predictions=predictions)
     task = _task(0, _batch(0), loss=loss, last_batch=SimpleNamespace(model_output=embeddings))
     _hook(tmp_path, "inter_deepclusterv2_loss").on_update(task)
+    beaten = recognised(embeddings[:VOLUMES], embeddings[VOLUMES:])
     expected = measure_collapse(
-        embeddings[:VOLUMES], predictions[0].argmax(dim=1), predictions.argmax(dim=2).T, None, PROTOTYPES
+        embeddings[:VOLUMES], predictions[0].argmax(dim=1), predictions.argmax(dim=2).T, None, PROTOTYPES, beaten
     )
     look = _looks(tmp_path)[0]
     assert look["marginal_error"] is None
@@ -133,6 +135,7 @@ def test_a_single_view_has_no_agreement(tmp_path: Path) -> None:
     batch = (embeddings[:VOLUMES], scores[:VOLUMES], codes[:1])
     _hook(tmp_path).on_update(_task(0, batch, loss=SimpleNamespace(num_views=1, last_codes=codes[:1])))
     assert _looks(tmp_path)[0]["agreement_above_chance"] is None
+    assert _looks(tmp_path)[0]["recognition"] is None
 
 
 def test_it_looks_where_the_loss_is_logged_and_never_in_test_phases(tmp_path: Path) -> None:
@@ -164,12 +167,12 @@ def test_what_is_kept_does_not_follow_the_batch_and_holds_no_graph(tmp_path: Pat
     embeddings, scores, codes = _batch(0)
     embeddings = embeddings.clone().requires_grad_()
     hook.on_update(_task(0, (embeddings * 1, scores.requires_grad_(), codes)))
-    assert hook._embeddings is not None
-    assert not hook._embeddings.requires_grad
-    before = hook._embeddings.clone()
+    assert hook._rings is not None
+    assert not any(ring.requires_grad for ring in hook._rings)
+    before = hook._rings[0].clone()
     with torch.no_grad():
         embeddings.zero_()
-    assert torch.equal(hook._embeddings, before)
+    assert torch.equal(hook._rings[0], before)
 
 
 def _alike() -> tuple[Tensor, Tensor, Tensor]:
@@ -259,7 +262,10 @@ def test_two_ranks_measure_what_one_rank_with_both_batches_does(
             torch.cat([part.reshape(VIEWS, VOLUMES, -1) for part in pair], dim=1) for pair in parts
         )
         hook.on_update(_task(iteration, (embeddings.flatten(0, 1), scores.flatten(0, 1), codes)))
-    for look, expected in zip(both, _looks(alone), strict=True):
+    for look, expected, known in zip(both, _looks(alone), (2, 4), strict=True):
+        del expected["recognition"]
+        strangers = [recognised(*batch[0].reshape(VIEWS, VOLUMES, WIDTH)) for batch in batches[:known]]  # of one rank
+        assert look.pop("recognition") == pytest.approx(float(torch.cat(strangers).mean()))
         assert look == pytest.approx(expected, rel=1e-6)
 
 

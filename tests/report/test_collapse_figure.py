@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.image
@@ -23,6 +24,7 @@ LIMITS = {
     "usage_entropy": 0.3,
     "marginal_error": 0.5,
     "agreement_above_chance": 0.1,
+    "recognition": 0.55,
 }
 VALUES = {
     "mean_cosine": (0.9, 0.3),
@@ -33,6 +35,7 @@ VALUES = {
     "marginal_error": (0.1, 0.2),
     "agreement": (0.2, 0.7),
     "agreement_by_chance": (0.15, 0.2),
+    "recognition": (0.52, 0.8),
 }
 
 
@@ -71,6 +74,7 @@ def _texts(panel: Axes) -> list[str]:
         ("Entropy of prototype usage", "usage_entropy", 0.3 * math.log(8)),
         ("Codes at the wrong prototypes", "marginal_error", 0.5),
         ("Agreement of the two views", "agreement", 0.2 + 0.1 * 0.8),
+        ("Volumes told apart by their views", "recognition", 0.55),
     ],
 )
 def test_each_measure_is_drawn_with_its_limit(drawn: list[Figure], title: str, name: str, limit: float) -> None:
@@ -107,6 +111,14 @@ def test_the_side_where_collapse_lies_is_shaded(drawn: list[Figure]) -> None:
 def test_a_measure_that_was_not_taken_says_so(drawn: list[Figure]) -> None:
     collapse_curves(_measures(marginal_error=(math.nan, math.nan)))
     panel = _panel(drawn[0], "Codes at the wrong prototypes")
+    assert "not measured" in _texts(panel)
+    assert len(panel.lines) == 0
+
+
+def test_a_run_of_before_recognition_was_measured_is_drawn(drawn: list[Figure]) -> None:
+    measures = _measures()
+    collapse_curves(replace(measures, series={k: v for k, v in measures.series.items() if k != "recognition"}))
+    panel = _panel(drawn[0], "Volumes told apart by their views")
     assert "not measured" in _texts(panel)
     assert len(panel.lines) == 0
 

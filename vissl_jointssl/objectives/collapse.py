@@ -1,8 +1,10 @@
-"""How far a clustering of volumes is from collapse: five measures of a sample of embeddings and assignments.
+"""How far a clustering of volumes is from collapse: six measures of a sample of embeddings and assignments.
 
 Collapse has several faces, and the loss shows none of them: all volumes may get one embedding (`mean_cosine`), or
 embeddings in few directions (`effective_rank`); few prototypes may be in use (`usage_entropy`); the codes may not be
-balanced (`marginal_error`); or the two views of a volume may agree only as often as any two would (`agreement`).
+balanced (`marginal_error`); or the two views of a volume may agree only as often as any two would (`agreement`). And
+where two views of a volume are no more alike than two volumes (`recognised`), there is nothing to learn from in the
+first place: its cluster says how the view was drawn.
 
 Every function returns a plain number, which waits for the device: meant for tensors on the CPU, once every so many
 steps. An embedding or code that is not finite gives NaN.
@@ -48,10 +50,16 @@ class CollapseMeasures:
     agreement: float | None  # None where there is one view, as the two below
     agreement_by_chance: float | None
     agreement_above_chance: float | None
+    recognition: float | None  # None where no volume had a stranger to be told from
 
 
 def measure_collapse(
-    embeddings: Tensor, assignments: Tensor, pairs: Tensor | None, codes: Tensor | None, prototypes: int
+    embeddings: Tensor,
+    assignments: Tensor,
+    pairs: Tensor | None,
+    codes: Tensor | None,
+    prototypes: int,
+    shares_beaten: Tensor | None = None,
 ) -> CollapseMeasures:
     """All measures of one sample.
 
@@ -61,10 +69,12 @@ def measure_collapse(
         pairs: Most likely prototypes of two views of each volume, ``(n, 2)``; None if there is one view.
         codes: As in `marginal_error`; None if the method has no soft codes.
         prototypes: K.
+        shares_beaten: Of `recognised`, of any volumes; None if there is one view.
 
     Raises:
         ValueError: As the measures.
     """
+    compared = None if shares_beaten is None else shares_beaten[~shares_beaten.isnan()]
     agreed = None if pairs is None else agreement(pairs[:, 0], pairs[:, 1])
     return CollapseMeasures(
         volumes=len(embeddings),
@@ -77,7 +87,29 @@ def measure_collapse(
         agreement=None if agreed is None else agreed.share,
         agreement_by_chance=None if agreed is None else agreed.chance,
         agreement_above_chance=None if agreed is None else agreed.above_chance,
+        recognition=None if compared is None or not len(compared) else float(compared.double().mean()),
     )
+
+
+def recognised(first: Tensor, second: Tensor) -> Tensor:
+    """How surely each volume is told from the others by one of its views, from the other one.
+
+    It is the share of strangers in the batch whose second view is less like a volume's first view than its own second
+    view is, by cosine; an equal one counts half. The mean over volumes is the area under the ROC curve of telling own
+    views from strangers', volume by volume: 1 if always, 0.5 by chance. Take both views from one step: from one step to
+    the next all volumes may move further than volumes are apart.
+
+    Args:
+        first: One row per volume, ``(n, D)``; need not be normalised.
+        second: The same volumes' other views.
+
+    Returns:
+        ``(n,)``; NaN for a volume without strangers.
+    """
+    cosines = normalize(first.double(), dim=1) @ normalize(second.double(), dim=1).T
+    own = cosines.diagonal()[:, None]
+    beaten = (cosines < own).double() + (cosines == own).double() / 2
+    return (beaten.sum(dim=1) - 0.5) / (len(cosines) - 1)  # it equals itself
 
 
 def effective_rank(embeddings: Tensor) -> float:

@@ -9,6 +9,9 @@ from vissl_jointssl.objectives.collapse import CollapseMeasures
 
 _RATE = "lower the learning rate (OPTIMIZER.param_schedulers.lr)"
 _VIEWS = "draw gentler views (DATA.TRAIN.TRANSFORMS)"
+_GREY_VALUES = (
+    f"{_VIEWS}, first of all in gamma, contrast and brightness, or train the stages before this one for longer"
+)
 _SHARPEN = "sharpen the scores (LOSS.inter_deepclusterv2_loss.temperature, 0.005 for 0.1)"
 REMEDIES = {
     "mean_cosine": f"{_RATE}, {_SHARPEN}, or lower K (LOSS.inter_deepclusterv2_loss.num_clusters)",
@@ -17,6 +20,7 @@ REMEDIES = {
     "agreement_above_chance": (
         f"{_SHARPEN}, lower K (LOSS.inter_deepclusterv2_loss.num_clusters), {_RATE}, or {_VIEWS}"
     ),
+    "recognition": _GREY_VALUES,
 }
 """What to do, by measure, with clusters from k-means."""
 _CLUSTERS = "K (num_clusters in MODEL.HEAD.PARAMS)"
@@ -31,8 +35,11 @@ SWAV_REMEDIES = {
     "usage_entropy": f"{_QUEUE}, lower {_CLUSTERS}, or sharpen the codes ({_EPSILON}, 0.005 for 0.05)",
     "marginal_error": f"soften the codes ({_EPSILON}, 0.1 for 0.05), raise num_iters beside it, or lower {_CLUSTERS}",
     "agreement_above_chance": f"lower {_CLUSTERS}, {_RATE}, or {_VIEWS}",
+    "recognition": _GREY_VALUES,
 }
 """The same with codes from Sinkhorn."""
+
+_SHARES = ("mean_cosine", "marginal_error", "agreement_above_chance", "recognition")  # measures of at most 1
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,7 @@ class CollapseOptions:
     usage_entropy: float = 0.3  # at least, as a share of ln(min(n, K)); 8 of 1000 prototypes in use have 0.3
     marginal_error: float = 0.5  # at most; half of the codes' mass is with the wrong prototypes
     agreement_above_chance: float = 0.02  # at least, Cohen's kappa; 0 is chance, give or take 0.02 for K = 8
+    recognition: float = 0.55  # at least; 0.5 is chance, give or take 0.02 for batches of 8
 
     def faults(self) -> list[str]:
         """Everything wrong with these values, in words."""
@@ -61,7 +69,7 @@ class CollapseOptions:
         for name, least in (("every", 0), ("volumes", 2), ("warm_up_steps", 0), ("patience", 1)):
             if getattr(self, name) < least:
                 found.append(f"{where}.{name.upper()} is {getattr(self, name)}; it must be at least {least}")
-        for name in ("warm_up", "mean_cosine", "usage_entropy", "marginal_error", "agreement_above_chance"):
+        for name in ("warm_up", "usage_entropy", *_SHARES):
             if not 0 <= getattr(self, name) <= 1:
                 found.append(f"{where}.{name.upper()} is {getattr(self, name)}; it must lie between 0 and 1")
         if self.effective_rank < 1:
@@ -70,8 +78,7 @@ class CollapseOptions:
 
     def limits(self) -> dict[str, float]:
         """The limits alone, for whoever draws the measures."""
-        names = ("mean_cosine", "effective_rank", "usage_entropy", "marginal_error", "agreement_above_chance")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in ("effective_rank", "usage_entropy", *_SHARES)}
 
     def first_judged_step(self, steps: int) -> int:
         """Steps before this one are warm-up, in a run of so many steps."""
@@ -120,6 +127,12 @@ def beyond_limits(measures: CollapseMeasures, options: CollapseOptions, loss: st
         found["agreement_above_chance"] = (
             f"two views of a volume agree hardly more often than strangers: {measures.agreement:.1%} have the same "
             f"prototype {over}, chance gives {measures.agreement_by_chance:.1%}"
+        )
+    if measures.recognition is not None and measures.recognition < options.recognition:
+        found["recognition"] = (
+            f"two views of a volume are hardly more alike than views of two volumes: a volume is told from another one "
+            f"in {measures.recognition:.0%} of comparisons {over}, chance gives 50% (limit {options.recognition:.0%}), "
+            "so its cluster says how a view was drawn"
         )
     remedies = SWAV_REMEDIES if loss == "inter_swav_loss" else REMEDIES
     return {name: f"{said}; {remedies[name]}" for name, said in found.items()}

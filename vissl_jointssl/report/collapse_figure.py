@@ -15,10 +15,10 @@ _GREY = "#767676"
 
 
 def collapse_curves(measures: Measures) -> bytes:
-    """Five panels: a blue curve is what was measured, a vermilion dashed line the limit it should not cross.
+    """Six panels: a blue curve is what was measured, a vermilion dashed line the limit it should not cross.
 
     The side of the limit where collapse lies is shaded. Grey is what the measure compares with: the largest entropy
-    that so many volumes can have, and the agreement of strangers.
+    that so many volumes can have, and chance.
 
     Args:
         measures: Of stage 3, as `read_measures` gives them.
@@ -32,7 +32,6 @@ def collapse_curves(measures: Measures) -> bytes:
         raise ValueError(f"{measures.path} has no measure {absent[0]!r}, only {list(series)}; give collapse.jsonl")
     figure, rows = grid(2, 3, 5.6, gap=0.06)
     panels = [panel for row in rows for panel in row]
-    panels[-1].set_axis_off()
 
     _curve(panels[0], "Mean cosine between volumes", series["mean_cosine"])
     _limit(panels[0], limits.get("mean_cosine"), above=True)
@@ -59,6 +58,13 @@ def collapse_curves(measures: Measures) -> bytes:
         if "agreement_above_chance" in limits:  # a share of the way from chance to always
             level = chance.values[-1] + limits["agreement_above_chance"] * (1 - chance.values[-1])
             _limit(panels[4], level, above=False)
+
+    recognition = series.get("recognition", Series((), ()))  # older runs have none
+    _curve(panels[5], "Volumes told apart by their views", recognition)
+    if panels[5].lines:
+        panels[5].axhline(0.5, color=_GREY, linewidth=1.2)
+        _say(panels[5], "chance", 0.5, _GREY, below=True)
+        _limit(panels[5], limits.get("recognition"), above=False)
     return png(figure)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict
+from math import nan
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from classy_vision.hooks import ClassyHook
 from einops import rearrange
 from torch import Tensor
 
-from vissl_jointssl.objectives.collapse import CollapseMeasures, measure_collapse
+from vissl_jointssl.objectives.collapse import CollapseMeasures, measure_collapse, recognised
 from vissl_jointssl.objectives.over_ranks import join_ranks
 from vissl_jointssl.plugin.collapse_limits import CollapseOptions, beyond_limits
 from vissl_jointssl.plugin.hooks.measure_log import MeasureLog, is_logging_step
@@ -22,10 +23,10 @@ from vissl_jointssl.plugin.hooks.progress import ProgressHook
 class CollapseMonitorHook(ClassyHook):
     """Keeps the last volumes' embeddings and most likely prototypes, and looks at them where the loss is logged.
 
-    A step costs a copy of B embeddings on the device. A look gathers what all ranks keep and computes the measures on
-    rank 0's CPU; only then does anything wait for the device. Every look is a line of `collapse.jsonl`. What is beyond
-    its limit for `patience` looks in a row after the warm-up is said once per measure and run, resumed or not: in the
-    log, in `collapse.jsonl` and through the progress file.
+    A step costs a copy of B embeddings and their B x B cosines on the device. A look gathers what all ranks keep and
+    computes the measures on rank 0's CPU; only then does anything wait for the device. Every look is a line of
+    `collapse.jsonl`. What is beyond its limit for `patience` looks in a row after the warm-up is said once per measure
+    and run, resumed or not: in the log, in `collapse.jsonl` and through the progress file.
 
     Embeddings are those that the loss sees, behind the projection where there is one. Where the data set has fewer
     volumes than are kept, some come twice and their likeness counts in the mean cosine.
@@ -51,8 +52,9 @@ class CollapseMonitorHook(ClassyHook):
         self._loss = loss
         self._log = log
         self._progress = progress
-        self._embeddings: Tensor | None = None  # (volumes, D), a ring
-        self._assigned: Tensor | None = None  # (volumes, 1 or 3): most likely prototype of a view; and of two
+        # Rings of one row for each of the last volumes: embeddings, most likely prototypes of a view and of two (or of
+        # the one there is), and what `recognised` says.
+        self._rings: tuple[Tensor, Tensor, Tensor] | None = None
         self._seen = 0  # volumes of this rank since the process began
         self._looks_beyond: dict[str, int] = {}
 
@@ -79,41 +81,44 @@ class CollapseMonitorHook(ClassyHook):
 
     @torch.no_grad()
     def _keep(self, embeddings: Tensor, predictions: Tensor, codes: Tensor | None) -> None:
-        """Put a batch ``(B, D)``, ``(V, B, K)`` and ``(A, B, K)`` into the ring; nothing here waits for the device."""
-        likely = (
-            predictions[:1] if len(predictions) < 2 else torch.cat([predictions[:1], _two_views(predictions, codes)])
-        )
-        assigned = likely.argmax(dim=-1).T  # (B, 1 or 3)
-        if self._embeddings is None or self._assigned is None:
-            self._embeddings = embeddings.new_zeros(self._options.volumes, embeddings.shape[1], dtype=torch.float32)
-            self._assigned = assigned.new_zeros(self._options.volumes, assigned.shape[1])
-        for start in range(0, len(embeddings), self._options.volumes):
+        """Put a batch ``(V, B, D)``, ``(V, B, K)``, ``(A, B, K)`` into the rings; nothing here waits for the device."""
+        if len(embeddings) < 2:
+            likely, beaten = predictions, embeddings.new_full(embeddings.shape[1:2], nan)
+        else:
+            likely = torch.cat([predictions[:1], _two_views(predictions, codes)])
+            beaten = recognised(embeddings[0], embeddings[1])
+        rows = (embeddings[0].float(), likely.argmax(dim=-1).T, beaten.float())
+        if self._rings is None:
+            first, second, third = (row.new_zeros(self._options.volumes, *row.shape[1:]) for row in rows)
+            self._rings = (first, second, third)
+        for start in range(0, len(beaten), self._options.volumes):
             part = slice(start, start + self._options.volumes)
-            count = len(embeddings[part])
-            places = torch.arange(self._seen, self._seen + count, device=embeddings.device) % self._options.volumes
-            self._embeddings[places] = embeddings[part].float()
-            self._assigned[places] = assigned[part]
+            count = len(beaten[part])
+            places = torch.arange(self._seen, self._seen + count, device=beaten.device) % self._options.volumes
+            for ring, row in zip(self._rings, rows, strict=True):
+                ring[places] = row[part]
             self._seen += count
 
     @torch.no_grad()
     def _look(self, codes: Tensor | None, prototypes: int) -> CollapseMeasures | None:
         """Gather over ranks and measure, on rank 0; None on the others, and before there are two volumes."""
-        assert self._embeddings is not None  # the caller has kept a batch
-        assert self._assigned is not None
-        filled = torch.arange(self._options.volumes, device=self._embeddings.device) < self._seen
+        assert self._rings is not None  # the caller has kept a batch
+        filled = torch.arange(self._options.volumes, device=self._rings[0].device) < self._seen
         filled = join_ranks(filled.byte()).bool()
-        embeddings, assigned = join_ranks(self._embeddings), join_ranks(self._assigned)
+        gathered = [join_ranks(ring) for ring in self._rings]
         # Ranks have batches of one size, so the mean of their means is the mean.
         shares = None if codes is None else join_ranks(codes.float().mean(dim=(0, 1))[None])
         if not is_primary() or int(filled.sum()) < 2:
             return None
-        filled, embeddings, assigned = filled.cpu(), embeddings.cpu(), assigned.cpu()
+        filled = filled.cpu()
+        embeddings, assigned, beaten = (one.cpu()[filled] for one in gathered)
         return measure_collapse(
-            embeddings[filled],
-            assigned[filled, 0],
-            assigned[filled, 1:] if assigned.shape[1] > 1 else None,
+            embeddings,
+            assigned[:, 0],
+            assigned[:, 1:] if assigned.shape[1] > 1 else None,
             None if shares is None else shares.cpu(),
             prototypes,
+            beaten,
         )
 
     def _judge(self, measures: CollapseMeasures, iteration: int, steps: int) -> None:
@@ -132,7 +137,7 @@ class CollapseMonitorHook(ClassyHook):
 
 
 def _what_the_loss_saw(task: Any) -> tuple[Tensor, Tensor, Tensor | None]:
-    """First view's embeddings ``(B, D)``, predictions of all views ``(V, B, K)``, soft codes ``(A, B, K)`` or None.
+    """Embeddings ``(V, B, D)`` and predictions ``(V, B, K)`` of all views, soft codes ``(A, B, K)`` or None.
 
     Predictions and scores have the same most likely prototype, which is all that is asked of them.
     """
@@ -142,8 +147,8 @@ def _what_the_loss_saw(task: Any) -> tuple[Tensor, Tensor, Tensor | None]:
     else:
         embeddings, scores, *_ = output
         predictions, codes = rearrange(scores, "(v b) k -> v b k", v=loss.num_views), loss.last_codes
-    first_view = rearrange(embeddings, "(v b) d -> v b d", v=loss.num_views)[0]
-    return first_view.detach(), predictions.detach(), codes
+    by_view = rearrange(embeddings, "(v b) d -> v b d", v=loss.num_views)
+    return by_view.detach(), predictions.detach(), codes
 
 
 def _two_views(predictions: Tensor, codes: Tensor | None) -> Tensor:
