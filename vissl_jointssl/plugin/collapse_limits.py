@@ -12,7 +12,7 @@ _VIEWS = "draw gentler views (DATA.TRAIN.TRANSFORMS)"
 _GREY_VALUES = (
     f"{_VIEWS}, first of all in gamma, contrast and brightness, or train the stages before this one for longer"
 )
-_SHARPEN = "sharpen the scores (LOSS.inter_deepclusterv2_loss.temperature, 0.005 for 0.1)"
+_SHARPEN = "sharpen the scores (LOSS.inter_deepclusterv2_loss.temperature, about one minus the mean cosine)"
 REMEDIES = {
     "mean_cosine": f"{_RATE}, {_SHARPEN}, or lower K (LOSS.inter_deepclusterv2_loss.num_clusters)",
     "effective_rank": f"{_RATE}, or raise K (LOSS.inter_deepclusterv2_loss.num_clusters)",
