@@ -74,7 +74,7 @@ def _texts(panel: Axes) -> list[str]:
         ("Entropy of prototype usage", "usage_entropy", 0.3 * math.log(8)),
         ("Codes at the wrong prototypes", "marginal_error", 0.5),
         ("Agreement of the two views", "agreement", 0.2 + 0.1 * 0.8),
-        ("Volumes told apart by their views", "recognition", 0.55),
+        ("Volumes told apart", "recognition", 0.55),
     ],
 )
 def test_each_measure_is_drawn_with_its_limit(drawn: list[Figure], title: str, name: str, limit: float) -> None:
@@ -118,7 +118,7 @@ def test_a_measure_that_was_not_taken_says_so(drawn: list[Figure]) -> None:
 def test_a_run_of_before_recognition_was_measured_is_drawn(drawn: list[Figure]) -> None:
     measures = _measures()
     collapse_curves(replace(measures, series={k: v for k, v in measures.series.items() if k != "recognition"}))
-    panel = _panel(drawn[0], "Volumes told apart by their views")
+    panel = _panel(drawn[0], "Volumes told apart")
     assert "not measured" in _texts(panel)
     assert len(panel.lines) == 0
 

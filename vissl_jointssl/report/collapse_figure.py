@@ -60,7 +60,7 @@ def collapse_curves(measures: Measures) -> bytes:
             _limit(panels[4], level, above=False)
 
     recognition = series.get("recognition", Series((), ()))  # older runs have none
-    _curve(panels[5], "Volumes told apart by their views", recognition)
+    _curve(panels[5], "Volumes told apart", recognition)
     if panels[5].lines:
         panels[5].axhline(0.5, color=_GREY, linewidth=1.2)
         _say(panels[5], "chance", 0.5, _GREY, below=True)
