@@ -231,6 +231,7 @@ def test_embeddings_that_are_not_finite_are_said_and_written_as_null(tmp_path: P
     hook = _hook(tmp_path, **NO_WARM_UP, patience=1)
     hook.on_update(_task(0, (embeddings * torch.nan, scores, codes)))
     assert _looks(tmp_path)[0]["mean_cosine"] is None
+    assert _looks(tmp_path)[0]["recognition"] is None
     assert len(_warnings(tmp_path)) == 1
     assert "embeddings or codes hold NaN or infinity" in _warnings(tmp_path)[0]
 

@@ -104,12 +104,13 @@ def recognised(first: Tensor, second: Tensor) -> Tensor:
         second: The same volumes' other views.
 
     Returns:
-        ``(n,)``; NaN for a volume without strangers.
+        ``(n,)``; NaN for a volume without strangers, or with a view that is not finite.
     """
     cosines = normalize(first.double(), dim=1) @ normalize(second.double(), dim=1).T
     own = cosines.diagonal()[:, None]
     beaten = (cosines < own).double() + (cosines == own).double() / 2
-    return (beaten.sum(dim=1) - 0.5) / (len(cosines) - 1)  # it equals itself
+    shares = (beaten.sum(dim=1) - 0.5) / (len(cosines) - 1)  # it equals itself
+    return shares.where(own[:, 0].isfinite(), math.nan)
 
 
 def effective_rank(embeddings: Tensor) -> float:
