@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from vissl_jointssl.report.evaluation_page import render_evaluations
 from vissl_jointssl.report.evaluations import read_evaluations
 
 Make = Callable[..., Path]
+DIFFERENCES = ("less scratch, seed by seed", "less scratch", "95 % interval", "p")
 
 
 class Page(HTMLParser):
@@ -61,14 +63,32 @@ def test_mean_deviation_seeds_difference_interval_p_and_the_papers_number_are_in
     path = make_evaluation(seeds=3)
     results = read_results(path)
     header, scratch, ours = page_of([path]).tables[0]
-    assert header == ["start", "labels", "iou", "seeds", "less scratch", "95 % interval", "p", "the paper"]
+    assert header == ["start", "labels", "iou", "seeds", *DIFFERENCES, "the paper"]
     values = [run.metrics["iou"] for run in results.runs if run.weights == "stage3_swav"]
     spread = f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}"
     (found,) = [one for one in results.comparisons if one["metric"] == "iou"]
     interval = f"{found['low']:+.4f} to {found['high']:+.4f}"
     p = f"{found['p_value']:.4f}"
-    assert ours == ["stage3_swav", "100 %", spread, "3", f"{found['difference']:+.4f}", interval, p, "0.8489 ± 0.0068"]
-    assert scratch[4:] == ["", "", "", "0.7425 ± 0.0205"]
+    iou = {(run.weights, run.seed): run.metrics["iou"] for run in results.runs}
+    by_seed = ", ".join(f"{iou['stage3_swav', seed] - iou['scratch', seed]:+.3f}" for seed in range(3))
+    difference = f"{found['difference']:+.4f}"
+    assert ours == ["stage3_swav", "100 %", spread, "3", by_seed, difference, interval, p, "0.8489 ± 0.0068"]
+    assert scratch[4:] == ["", "", "", "", "0.7425 ± 0.0205"]
+
+
+def test_of_many_seeds_the_smallest_and_the_largest_difference_are_told(make_evaluation: Make) -> None:
+    path = make_evaluation(seeds=7)
+    iou = {(run.weights, run.seed): run.metrics["iou"] for run in read_results(path).runs}
+    differences = [iou["stage3_swav", seed] - iou["scratch", seed] for seed in range(7)]
+    assert page_of([path]).tables[0][2][4] == f"{min(differences):+.3f} to {max(differences):+.3f}"
+
+
+def test_a_seed_that_one_start_lacks_or_left_undefined_is_in_no_difference(make_evaluation: Make) -> None:
+    (evaluation,), _ = read_evaluations([make_evaluation(seeds=3, undefined=True)])
+    assert len(evaluation.seed_differences("stage3_swav", 1.0, "iou")) == 3
+    assert evaluation.seed_differences("stage3_swav", 1.0, "hd95") == []
+    fewer = replace(evaluation, runs=tuple(r for r in evaluation.runs if (r.weights, r.seed) != ("scratch", 1)))
+    assert len(fewer.seed_differences("stage3_swav", 1.0, "iou")) == 2
 
 
 def test_each_fraction_has_its_rows_and_its_number_of_the_paper(make_evaluation: Make) -> None:

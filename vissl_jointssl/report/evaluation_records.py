@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,6 +106,15 @@ class Evaluation:
         """One cell."""
         wanted = (start, fraction, metric)
         return next((mean for mean in self.means if (mean.weights, mean.fraction, mean.metric) == wanted), None)
+
+    def seed_differences(self, start: str, fraction: float, metric: str) -> list[float]:
+        """A start's metric less the first start's, seed by seed, where both have it and it is defined."""
+        mine, first = (
+            {run.seed: run.metrics.get(metric, math.nan) for run in self.of(name, fraction)}
+            for name in (start, self.starts[0])
+        )
+        differences = [mine[seed] - first[seed] for seed in sorted(mine.keys() & first.keys())]
+        return [difference for difference in differences if not math.isnan(difference)]
 
     def folder(self, run: Run) -> Path:
         """Where a run left its predictions."""

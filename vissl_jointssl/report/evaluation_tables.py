@@ -13,14 +13,17 @@ from vissl_jointssl.report.page import to_table
 from vissl_jointssl.report.paper_numbers import POOLED, paper_number, paper_numbers
 
 _NO_PAIRS = ("", "", "")
+_LISTED_SEEDS = 5  # of more, the smallest and the largest difference are told
 
 
 def main_table(evaluation: Evaluation) -> str:
-    """Starts by fractions: mean ± deviation, seeds, difference to the first start, the paper's number."""
+    """Starts by fractions: mean ± deviation, seeds, differences to the first start, the paper's number."""
     metric, first = evaluation.main_metric, evaluation.starts[0]
     paired = any(difference.metric == metric for difference in evaluation.differences)
     compared = any(number.metric == metric for number in paper_numbers(evaluation.name))
+    several = len(evaluation.starts) > 1
     columns = ["start", "labels", metric, "seeds"]
+    columns += [f"less {first}, seed by seed"] if several else []
     columns += [f"less {first}", "95 % interval", "p"] if paired else []
     columns += ["the paper"] if compared else []
     rows: list[list[Cell]] = []
@@ -28,6 +31,8 @@ def main_table(evaluation: Evaluation) -> str:
         for start in evaluation.starts:
             mean = evaluation.mean(start, fraction, metric)
             row: list[Cell] = [start, share(fraction), spread(mean), str(mean.seeds if mean else 0)]
+            if several:
+                row.append("" if start == first else _by_seed(evaluation.seed_differences(start, fraction, metric)))
             if paired:
                 row += _difference_cells(_difference(evaluation, start, fraction, metric))
             if compared:
@@ -36,7 +41,10 @@ def main_table(evaluation: Evaluation) -> str:
             rows.append(row)
     caption = f"{metric}: mean ± standard deviation over the seeds."
     if paired:
-        caption += f" Difference to {first} on the same cases, bootstrap interval, Wilcoxon's signed-rank test."
+        caption += (
+            f" Difference to {first} on the same cases, each with its mean over these seeds: bootstrap interval and "
+            "Wilcoxon's signed-rank test over cases. Whether other seeds would say so, the ones seed by seed tell."
+        )
     return to_table(columns, rows, caption)
 
 
@@ -149,6 +157,12 @@ def _percent(mean: float, deviation: float | None) -> str:
 def _difference(evaluation: Evaluation, start: str, fraction: float, metric: str) -> Difference | None:
     wanted = (start, fraction, metric)
     return next((d for d in evaluation.differences if (d.weights, d.fraction, d.metric) == wanted), None)
+
+
+def _by_seed(differences: Sequence[float]) -> str:
+    if len(differences) <= _LISTED_SEEDS:
+        return ", ".join(f"{difference:+.3f}" for difference in differences)
+    return f"{min(differences):+.3f} to {max(differences):+.3f}"
 
 
 def _difference_cells(difference: Difference | None) -> tuple[str, str, str]:
