@@ -15,6 +15,7 @@ from torch.nn.functional import normalize
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 
+from vissl_jointssl.plugin.hooks import cluster_memory
 from vissl_jointssl.plugin.hooks.cluster_memory import InterClusterMemoryHook, WholeSet, fill_memory
 from vissl_jointssl.plugin.inter_deepclusterv2_loss import InterDeepClusterV2Loss
 
@@ -112,6 +113,43 @@ def test_each_epoch_is_clustered_once_and_says_how(caplog: pytest.LogCaptureFixt
     assert "memory of 7 samples filled by one pass without training" in caplog.text
     assert "epoch 1: 3 clusters of" in caplog.text
     assert "0 empty; 2 clusters of" in caplog.text
+
+
+class _SameVolumes(Model):
+    """Every sample's second view has the embedding of its first, or the opposite one."""
+
+    def __init__(self, sign: float) -> None:
+        super().__init__()
+        self.sign = sign
+
+    def forward(self, views: list[Tensor]) -> list[Tensor]:
+        """Embeddings of the first views, twice."""
+        return [torch.cat([views[0], self.sign * views[0]])]
+
+
+@pytest.mark.parametrize(("sign", "share", "warned"), [(1.0, "100%", False), (-1.0, "0%", True)])
+def test_before_the_first_step_it_says_whether_volumes_are_told_apart(
+    caplog: pytest.LogCaptureFixture, sign: float, share: str, warned: bool
+) -> None:
+    with caplog.at_level(logging.INFO):
+        InterClusterMemoryHook().on_start(task_of(_SameVolumes(sign)))
+    assert f"a volume is told from another one by its other view in {share}" in caplog.text
+    warning = (
+        "in 0% of comparisons over 7 volumes, chance gives 50% (limit 55%), so its cluster says how a view was drawn"
+    )
+    assert (f"{warning}; draw gentler views (DATA.TRAIN.TRANSFORMS)" in caplog.text) == warned
+    assert ("hardly more alike" in caplog.text) == warned
+
+
+def test_where_it_warns_is_the_configs_limit(caplog: pytest.LogCaptureFixture) -> None:
+    InterClusterMemoryHook(least_recognition=0.0).on_start(task_of(_SameVolumes(-1.0)))
+    assert "hardly more alike" not in caplog.text
+
+
+def test_of_many_volumes_some_are_compared(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(cluster_memory, "_COMPARED", 3)
+    InterClusterMemoryHook().on_start(task_of(_SameVolumes(-1.0)))
+    assert "over 3 volumes" in caplog.text
 
 
 def test_an_evaluation_phase_is_not_clustered() -> None:

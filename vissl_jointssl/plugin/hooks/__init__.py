@@ -39,8 +39,10 @@ def hook_generator(cfg: AttrDict) -> list[ClassyHook]:
     stock = default_hook_generator(cfg)
     if cfg.LOSS.name == "inter_swav_loss":
         hooks.append(InterPrototypesHook())
+    joint = cfg.get("JOINT_SSL") or {}
+    collapse, _ = read_options(CollapseOptions, joint.get("COLLAPSE", {}), "JOINT_SSL.COLLAPSE")
     if cfg.LOSS.name == "inter_deepclusterv2_loss":
-        hooks.append(InterClusterMemoryHook())
+        hooks.append(InterClusterMemoryHook(collapse.recognition))
     if "JOINT_SSL" in cfg:
         if cfg.JOINT_SSL.get("RECORD"):
             parent = cfg.MODEL.WEIGHTS_INIT.PARAMS_FILE
@@ -58,9 +60,8 @@ def hook_generator(cfg: AttrDict) -> list[ClassyHook]:
         if cfg.LOSS.name == "masked_embedding_loss":
             hooks.append(MaskedBaselinesHook(MeasureLog(cfg, MASKED_BASELINES_FILE, "MaskedBaselines"), progress))
         if cfg.LOSS.name in CLUSTERING_LOSSES:
-            options, _ = read_options(CollapseOptions, cfg.JOINT_SSL.get("COLLAPSE", {}), "JOINT_SSL.COLLAPSE")
             log = MeasureLog(cfg, COLLAPSE_FILE, "Collapse")
-            hooks.append(CollapseMonitorHook(options, cfg.LOSS.name, log, progress))
+            hooks.append(CollapseMonitorHook(collapse, cfg.LOSS.name, log, progress))
         hooks.append(DataWaitHook(MeasureLog(cfg, DATA_WAIT_FILE, "Data"), progress))
         hooks.append(progress)
         # Behind whatever draws or changes something, and right before what writes.

@@ -13,13 +13,18 @@ import torch
 from classy_vision.generic.distributed_util import is_primary
 from classy_vision.hooks import ClassyHook
 from classy_vision.tasks.classification_task import AmpType
+from torch import Tensor
 from torch.utils.data import Sampler
 from vissl.data import build_dataloader
 
+from vissl_jointssl.objectives.collapse import recognised
 from vissl_jointssl.objectives.over_ranks import rank_and_world
+from vissl_jointssl.plugin.collapse_limits import CollapseOptions, unrecognised
 from vissl_jointssl.plugin.inter_deepclusterv2_loss import InterDeepClusterV2Loss
 from vissl_jointssl.plugin.micro_batches import buffers_kept, random_state, replayed
 from vissl_jointssl.plugin.sample_names import sample_names, shown
+
+_COMPARED = 1024  # volumes at most: all pairs of them are compared
 
 
 class InterClusterMemoryHook(ClassyHook):
@@ -27,10 +32,19 @@ class InterClusterMemoryHook(ClassyHook):
 
     * At the start, one pass without training embeds all samples: the sampler of the training may leave some out of an
       epoch (`DROP_LAST`, or a number of samples that ranks do not divide), but it is not always the same ones.
+    * Then it says how often a volume is told from others by its other view. Where that is as by chance, the clusters
+      are of views and not of volumes, and training on them would draw all volumes together: a warning.
     * Before each epoch the memory is clustered, with a seed from `SEED_VALUE` and the epoch.
     * Before each checkpoint, ranks exchange what they saw, so that the memory rank 0 saves is everyone's. A resumed run
       takes it from there, on any number of ranks; within an epoch it goes on with that epoch's clusters.
+
+    Args:
+        least_recognition: Below it, it warns (`JOINT_SSL.COLLAPSE.RECOGNITION`).
     """
+
+    def __init__(self, least_recognition: float = CollapseOptions.recognition) -> None:
+        super().__init__()
+        self._least_recognition = least_recognition
 
     on_forward = ClassyHook._noop
     on_loss_and_meter = ClassyHook._noop
@@ -46,6 +60,7 @@ class InterClusterMemoryHook(ClassyHook):
         else:
             fill_memory(task)
             _say(f"memory of {len(known)} samples filled by one pass without training")
+            self._tell_recognition(task.loss.memory.embeddings)
 
     def on_phase_start(self, task: Any) -> None:
         """Cluster for the epoch that begins, unless its checkpoint brought the clusters."""
@@ -76,6 +91,17 @@ class InterClusterMemoryHook(ClassyHook):
         """Exchange before VISSL's hook writes the epoch's checkpoint."""
         if task.train:
             task.loss.memory.exchange()
+
+    def _tell_recognition(self, memory: Tensor) -> None:
+        """Say how often views are told apart, from `(V, N, D)` of one state of the model; nothing where V or N is 1."""
+        views, volumes, _ = memory.shape
+        if views < 2 or volumes < 2 or not is_primary():
+            return
+        first, second = memory[:2, :: -(-volumes // _COMPARED)].cpu()
+        recognition = float(recognised(first, second).mean())
+        _say(f"before the first step a volume is told from another one by its other view in {recognition:.0%}")
+        if wrong := unrecognised(recognition, len(first), self._least_recognition):
+            logging.warning(f"DeepCluster-v2: {wrong}")
 
 
 def fill_memory(task: Any) -> None:
