@@ -9,9 +9,7 @@ from vissl_jointssl.objectives.collapse import CollapseMeasures
 
 _RATE = "lower the learning rate (OPTIMIZER.param_schedulers.lr)"
 _VIEWS = "draw gentler views (DATA.TRAIN.TRANSFORMS)"
-_GREY_VALUES = (
-    f"{_VIEWS}, first of all in gamma, contrast and brightness, or train the stages before this one for longer"
-)
+_GREY_VALUES = f"{_VIEWS}, first of all in gamma, contrast and brightness"
 _SHARPEN = "sharpen the scores (LOSS.inter_deepclusterv2_loss.temperature, about one minus the mean cosine)"
 REMEDIES = {
     "mean_cosine": f"{_RATE}, {_SHARPEN}, or lower K (LOSS.inter_deepclusterv2_loss.num_clusters)",
