@@ -174,7 +174,7 @@ def _difference_cells(difference: Difference | None) -> tuple[str, str, str]:
     p = (
         ""
         if math.isnan(difference.p_value)
-        else "< 0.0001"
+        else "<\u00a00.0001"
         if difference.p_value < 1e-4
         else f"{difference.p_value:.4f}"
     )
