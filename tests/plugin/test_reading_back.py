@@ -82,7 +82,7 @@ def test_a_slice_of_a_large_volume_reads_that_slice_alone(sparse_volume: Path) -
     assert np.asarray(source[300][0]).shape == (512, 512, 3)
     assert 512 * 512 * 2 <= _resident(path) - before < 32 * MEGABYTE  # half a megabyte, and what is read ahead: 8 seen
     np.load(path).sum()
-    assert _resident(path) > 255 * MEGABYTE
+    assert _resident(path) > 128 * MEGABYTE  # all 256 were read; the kernel may have let go of some by now
 
 
 @pytest.mark.parametrize("options", [{"family": "crop"}, {"family": "released", "transforms": ["flip"]}])
