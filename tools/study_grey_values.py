@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,8 @@ from torchvision.models import resnet50
 
 from vissl_jointssl.manifest import Manifest, as_unit_interval, read_manifest
 from vissl_jointssl.pretrained import load_pretrained
-from vissl_jointssl.views import ViewParameters, apply_view, window
+from vissl_jointssl.views import GREY_DEVIATION, GREY_MEAN, ViewParameters, apply_view, window
 
-MEAN, DEVIATION = 0.449, 0.226  # of stage 1's input
 SHIFT = 0.125  # of the plane
 CHANGES: dict[str, dict[str, Any]] = {
     "gamma 0.7": {"gamma": 0.7},
@@ -42,26 +42,31 @@ def main() -> int:
     parser.add_argument("starts", type=Path, nargs="*", help="folders of runs, or files of weights")
     parser.add_argument("--size", type=int, default=48, help="H and W")
     args = parser.parse_args()
-    manifest = read_manifest(args.manifest)
-    untouched = middle_slices(manifest, args.size)
-    changed = {name: middle_slices(manifest, args.size, **change) for name, change in CHANGES.items()}
+    slices = middle_slices(read_manifest(args.manifest), args.size)
+    untouched = as_input(slices, {})
+    changed = [as_input(slices, change) for change in CHANGES.values()]
     print(f"{len(untouched)} slices; moved by: " + ", ".join(CHANGES))
     for start in [None, *args.starts]:
         model = random_model() if start is None else load_pretrained(start, model="slice")
-        moved = [distance_moved(model, untouched, slices) for slices in changed.values()]
+        moved = [distance_moved(model, untouched, one) for one in changed]
         print(f"{start or 'random'}: " + ", ".join(f"{share:.2f}" for share in moved))
     return 0
 
 
-def middle_slices(manifest: Manifest, size: int, **change: Any) -> Tensor:
-    """The middle slice of every volume outside the training split, `(N, 3, size, size)`, as f_intra takes them."""
+def middle_slices(manifest: Manifest, size: int) -> list[tuple[Tensor, ViewParameters]]:
+    """Of every volume outside the training split: what a view of its middle slice needs, and that view."""
     slices = []
     for entry in manifest.select(kind="volume", splits=["val", "test"]):
         volume = manifest.open(entry)
-        drawn = ViewParameters((size, size), 1, first_slice=entry.shape[0] // 2, slices=1, **change)
-        pixels = torch.from_numpy(np.ascontiguousarray(as_unit_interval(window(volume, drawn))))
-        slices.append((apply_view(pixels, drawn)[0] - MEAN) / DEVIATION)
-    return torch.stack(slices).expand(-1, 3, -1, -1)
+        drawn = ViewParameters((size, size), 1, first_slice=entry.shape[0] // 2, slices=1)
+        slices.append((torch.from_numpy(np.ascontiguousarray(as_unit_interval(window(volume, drawn)))), drawn))
+    return slices
+
+
+def as_input(slices: list[tuple[Tensor, ViewParameters]], change: dict[str, Any]) -> Tensor:
+    """The slices, changed, as f_intra takes them: `(N, 3, H, W)`."""
+    views = torch.stack([apply_view(pixels, replace(drawn, **change))[0] for pixels, drawn in slices])
+    return ((views - GREY_MEAN) / GREY_DEVIATION).expand(-1, 3, -1, -1)
 
 
 @torch.no_grad()

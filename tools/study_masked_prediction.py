@@ -28,7 +28,16 @@ from vissl_jointssl.models.volume_encoder import VolumeEncoder, volume_embedding
 from vissl_jointssl.objectives.collapse import mean_cosine
 from vissl_jointssl.objectives.masked_baselines import mean_embedding_distance, neighbour_distance
 from vissl_jointssl.objectives.masked_embedding import masked_embedding_loss
-from vissl_jointssl.views import SampleKey, ViewRecipe, apply_view, draw_view, view_generator, window
+from vissl_jointssl.views import (
+    GREY_DEVIATION,
+    GREY_MEAN,
+    SampleKey,
+    ViewRecipe,
+    apply_view,
+    draw_view,
+    view_generator,
+    window,
+)
 
 WIDTH, MASK_RATIO, BATCH, VIEWS = 640, 0.1, 16, 4
 RATE, WARM_UP, WEIGHT_DECAY = 2e-4, 0.1, 0.01  # as configs/config/jointssl/stage2_swav.yaml
@@ -98,7 +107,7 @@ def embed(manifest: Manifest, split: str, encoder: SliceEncoder, recipe: ViewRec
         for view in range(VIEWS):
             drawn = draw_view(recipe, volume.shape, view_generator(SampleKey(0, 0, number), view), entry.spacing)
             pixels = torch.from_numpy(np.ascontiguousarray(as_unit_interval(window(volume, drawn))))
-            embeddings.append(encoder((apply_view(pixels, drawn)[None] - 0.449) / 0.226)[0])
+            embeddings.append(encoder((apply_view(pixels, drawn)[None] - GREY_MEAN) / GREY_DEVIATION)[0])
     return torch.stack(embeddings)
 
 

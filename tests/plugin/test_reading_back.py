@@ -72,6 +72,11 @@ def _resident(path: Path) -> int:
     return 4096 * sum(page & 1 for page in bytes(pages))
 
 
+def _resident_after_reading(path: Path) -> int:
+    np.load(path).sum()
+    return _resident(path)
+
+
 # --- only what a view needs is read
 
 
@@ -81,8 +86,8 @@ def test_a_slice_of_a_large_volume_reads_that_slice_alone(sparse_volume: Path) -
     source = _source(SliceDataset, sparse_volume)
     assert np.asarray(source[300][0]).shape == (512, 512, 3)
     assert 512 * 512 * 2 <= _resident(path) - before < 32 * MEGABYTE  # half a megabyte, and what is read ahead: 8 seen
-    np.load(path).sum()
-    assert _resident(path) > 128 * MEGABYTE  # all 256 were read; the kernel may have let go of some by now
+    # Read again where the kernel has let go of pages since: under pressure it takes back what was read once.
+    assert any(_resident_after_reading(path) > 255 * MEGABYTE for _ in range(5))
 
 
 @pytest.mark.parametrize("options", [{"family": "crop"}, {"family": "released", "transforms": ["flip"]}])

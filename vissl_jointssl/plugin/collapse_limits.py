@@ -126,28 +126,24 @@ def beyond_limits(measures: CollapseMeasures, options: CollapseOptions, loss: st
             f"two views of a volume agree hardly more often than strangers: {measures.agreement:.1%} have the same "
             f"prototype {over}, chance gives {measures.agreement_by_chance:.1%}"
         )
-    if measures.recognition is not None and measures.recognition < options.recognition:
-        found["recognition"] = _hardly_recognised(measures.recognition, over, options.recognition)
+    if measures.recognition is not None and (said := unrecognised(measures.recognition, over, options.recognition)):
+        found["recognition"] = said
     remedies = SWAV_REMEDIES if loss == "inter_swav_loss" else REMEDIES
     return {name: f"{said}; {remedies[name]}" for name, said in found.items()}
 
 
-def unrecognised(recognition: float, volumes: int, least: float) -> str:
-    """What is wrong with clusters that are made before the first step, in words; empty where views are told apart.
+def unrecognised(recognition: float, over: str, least: float) -> str:
+    """What is the matter where views are not told from strangers', in words; empty where they are.
 
     Args:
         recognition: Mean of `objectives.collapse.recognised` over volumes.
-        volumes: How many.
+        over: Which volumes, in words.
         least: The limit.
     """
-    if recognition >= least:
-        return ""
-    return f"{_hardly_recognised(recognition, f'over {volumes} volumes', least)}; {_GREY_VALUES}"
-
-
-def _hardly_recognised(recognition: float, over: str, least: float) -> str:
-    return (
-        f"two views of a volume are hardly more alike than views of two volumes: a volume is told from another one "
-        f"in {recognition:.0%} of comparisons {over}, chance gives 50% (limit {least:.0%}), "
-        "so its cluster says how a view was drawn"
-    )
+    if recognition < least:
+        return (
+            f"two views of a volume are hardly more alike than views of two volumes: a volume is told from another one "
+            f"in {recognition:.0%} of comparisons {over}, chance gives 50% (limit {least:.0%}), "
+            "so its cluster says how a view was drawn"
+        )
+    return ""

@@ -19,7 +19,7 @@ from vissl.data import build_dataloader
 
 from vissl_jointssl.objectives.collapse import recognised
 from vissl_jointssl.objectives.over_ranks import rank_and_world
-from vissl_jointssl.plugin.collapse_limits import CollapseOptions, unrecognised
+from vissl_jointssl.plugin.collapse_limits import REMEDIES, CollapseOptions, unrecognised
 from vissl_jointssl.plugin.inter_deepclusterv2_loss import InterDeepClusterV2Loss
 from vissl_jointssl.plugin.micro_batches import buffers_kept, random_state, replayed
 from vissl_jointssl.plugin.sample_names import sample_names, shown
@@ -100,8 +100,8 @@ class InterClusterMemoryHook(ClassyHook):
         first, second = memory[:2, :: -(-volumes // _COMPARED)].cpu()
         recognition = float(recognised(first, second).mean())
         _say(f"before the first step a volume is told from another one by its other view in {recognition:.0%}")
-        if wrong := unrecognised(recognition, len(first), self._least_recognition):
-            logging.warning(f"DeepCluster-v2: {wrong}")
+        if wrong := unrecognised(recognition, f"over {len(first)} volumes", self._least_recognition):
+            logging.warning(f"DeepCluster-v2: {wrong}; {REMEDIES['recognition']}")
 
 
 def fill_memory(task: Any) -> None:
